@@ -1,0 +1,39 @@
+# Flags once, and one helper per kind of target.
+add_library(im_flags INTERFACE)
+target_compile_features(im_flags INTERFACE c_std_11)
+target_compile_definitions(im_flags INTERFACE _GNU_SOURCE IM_VERSION="${PROJECT_VERSION}")
+target_compile_options(im_flags INTERFACE
+  -Wall -Wextra -Wformat=2 -Wshadow -Wimplicit-fallthrough -Wstrict-prototypes -Wmissing-prototypes
+  -Werror=implicit -Werror=incompatible-pointer-types -Werror=int-conversion
+  -fstack-protector-strong -fno-strict-aliasing -fvisibility=hidden -fPIC)
+target_link_options(im_flags INTERFACE -Wl,-z,relro,-z,now,-z,noexecstack,--as-needed)
+if(IM_SANITIZE)
+  target_compile_options(im_flags INTERFACE -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
+  target_link_options(im_flags INTERFACE -fsanitize=address,undefined)
+else()
+  target_compile_options(im_flags INTERFACE -U_FORTIFY_SOURCE $<$<NOT:$<CONFIG:Debug>>:-D_FORTIFY_SOURCE=2>)
+endif()
+
+# im_library(name SOURCES ... USES ...): a static library; headers are reached as "folder-name/header.h".
+function(im_library name)
+  cmake_parse_arguments(A "" "" "SOURCES;USES" ${ARGN})
+  add_library(${name} STATIC ${A_SOURCES})
+  target_link_libraries(${name} PUBLIC im_flags ${A_USES})
+  target_include_directories(${name} PUBLIC ${CMAKE_CURRENT_SOURCE_DIR}/..)
+endfunction()
+
+# im_program(name SOURCES ... USES ...)
+function(im_program name)
+  cmake_parse_arguments(A "" "" "SOURCES;USES" ${ARGN})
+  add_executable(${name} ${A_SOURCES})
+  target_link_libraries(${name} PRIVATE im_flags ${A_USES})
+endfunction()
+
+# im_unit_test(name SOURCES ... USES ...): a cmocka program, known to ctest under its name.
+function(im_unit_test name)
+  cmake_parse_arguments(A "" "" "SOURCES;USES" ${ARGN})
+  add_executable(${name} ${A_SOURCES})
+  target_link_libraries(${name} PRIVATE im_flags cmocka ${A_USES})
+  add_test(NAME ${name} COMMAND ${name})
+  set_tests_properties(${name} PROPERTIES TIMEOUT 120)
+endfunction()

@@ -1,0 +1,85 @@
+/*
+ * broker.conf as mosquitto reads it: "key value" lines, # comments, one include_dir (main file only, *.conf
+ * in strcasecmp order as mosquitto sorts them). Our settings are `plugin_opt_im_*`; they stand in the main
+ * file after our `plugin` line. The settings table (settings.c) gives each its type, default, range, unit,
+ * help and whether SIGHUP makes it live; it fills `struct im_settings`, prints the sample file and
+ * docs/configuration.md. What is unknown or wrong ends with "file:line: what and why" and the nearest name.
+ */
+#ifndef IM_BASE_CONF_H
+#define IM_BASE_CONF_H
+
+#include "base/status.h"
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum im_durability { IM_DURABILITY_PROCESS, IM_DURABILITY_DISK };
+enum im_plain_topics { IM_PLAIN_DENY, IM_PLAIN_ACL, IM_PLAIN_ALLOW };
+enum im_unsubscribed { IM_UNSUBSCRIBED_ERRORS, IM_UNSUBSCRIBED_NONE, IM_UNSUBSCRIBED_ALL };
+
+/* All settings, in the table's order. Strings live as long as the struct (im_settings_finish). */
+struct im_settings {
+	char *dir;               /* im_dir: state of everything of ours; required, absolute */
+	char *bus;               /* im_bus: Unix socket of the broker that services use; default {dir}/run/bus.sock */
+	char *store;             /* im_store: sqlite:{path} (default sqlite:{dir}/store) or memory: */
+	char *sequences;         /* im_sequences: sqlite:{path} (default sqlite:{dir}/sequences.db) or memory: */
+	unsigned node;           /* im_node 1..65535, default 1 */
+	enum im_durability durability; /* im_durability process|disk */
+	uint64_t journal_limit;  /* im_journal_limit bytes, default 1 GiB */
+	uint64_t segment_bytes;  /* im_segment_bytes, default 32 MiB */
+	uint64_t max_message;    /* im_max_message bytes of a body, default 256 KiB, at most 1 MiB */
+	unsigned rate_user;      /* im_rate_user messages/s, default 5000; 0 = no limit */
+	unsigned rate_connection;/* im_rate_connection messages/s, default 5000; 0 = no limit */
+	unsigned rate_refusals;  /* im_rate_refusals per second and connection, default 200: over it the connection is closed */
+	enum im_plain_topics plain_topics; /* im_plain_topics deny|acl|allow: our users on ordinary topics */
+	char *admins;            /* im_admins: user names, comma separated; may use $CONTROL/im/v1 */
+	enum im_unsubscribed unsubscribed; /* im_unsubscribed errors|none|all */
+	bool read_on_send;       /* im_read_on_send */
+	unsigned hash_kib;       /* im_hash_memory KiB, default 19456 */
+	unsigned hash_passes;    /* im_hash_passes, default 2 */
+	unsigned login_burst;    /* im_login_burst cold password checks at once, default 8 */
+	unsigned login_interval_ms; /* im_login_interval ms between further ones, default 250 */
+	unsigned dedupe_days;    /* im_dedupe_days, default 7 */
+	unsigned devices;        /* im_devices named devices per user, default 32 */
+	unsigned device_days;    /* im_device_days unused, default 90 */
+	unsigned unnamed;        /* im_unnamed unnamed devices per user, default 16 */
+	unsigned ack_window;     /* im_ack_window messages handed to an acking device and not acked, default 500 */
+	unsigned ack_retry_ms;   /* im_ack_retry ms until the first repeat, default 10000 */
+	unsigned ack_retries;    /* im_ack_retries, default 3 */
+	unsigned silent_messages;/* im_silent_messages per settle period for a silent device, default 200000 */
+	uint64_t silent_bytes;   /* im_silent_bytes, default 64 MiB */
+	unsigned group_members;  /* im_group_members, default 10000 */
+	unsigned filters;        /* im_filters of ours per connection, default 16 */
+	uint64_t expand_bytes;   /* im_expand_bytes a turn of the broker's loop, default 4 MiB */
+	uint64_t store_backlog;  /* im_store_backlog bytes logged and not yet indexed before input waits, default 64 MiB */
+	int log_level;           /* im_log error|warning|notice|info|debug */
+
+	/* What the broker's own settings say that we must know. */
+	bool has_acl_file, has_password_file, allow_anonymous, other_auth_plugins;
+	char *plain_topics_note; /* reserved */
+};
+
+struct im_conf_problem {
+	bool fatal;              /* false: a warning */
+	char text[512];          /* "file:line: what and why" */
+};
+
+/*
+ * Reads the file and everything it includes. Problems (at most `cap`, *n tells how many there were) hold
+ * ours and those broker settings that would break a promise (per_listener_settings true, set_tcp_nodelay
+ * missing or false, max_queued_messages too low or 0, allow_duplicate_messages false, memory_limit,
+ * use_username_as_clientid, retain_available false ...). IM_OK: no fatal one, *out filled (im_settings_finish).
+ */
+enum im_status im_settings_read(const char *path, struct im_settings *out, struct im_conf_problem *problems, size_t cap, size_t *n);
+void im_settings_finish(struct im_settings *s);
+/* Copies those values of `fresh` that may change while running (table: live). Returns how many changed; names of
+   changed ones that need a restart are written to `restart` (comma separated). */
+size_t im_settings_reload(struct im_settings *running, const struct im_settings *fresh, char *restart, size_t restart_len);
+/* The reference: Markdown for docs/configuration.md, or the commented sample lines of broker.conf. */
+void im_settings_print_markdown(void (*put)(void *arg, const char *text), void *arg);
+void im_settings_print_sample(void (*put)(void *arg, const char *text), void *arg);
+
+/* The -c argument of the broker that this process is (from /proc/self/cmdline). NULL: none. Caller frees. */
+char *im_conf_path_of_broker(void);
+
+#endif

@@ -1,0 +1,40 @@
+/*
+ * From journal records to durable messages: dedupe, sequence, append, and only then acks and deliveries.
+ * Records are decided strictly in journal order; at or below the high-water mark is a repeat and skipped.
+ */
+#ifndef OFFLINE_INBOX_H
+#define OFFLINE_INBOX_H
+
+#include "delivery.h"
+#include "roster/roster.h"
+#include "store.h"
+
+struct inbox;
+struct lease;
+struct request;
+
+enum im_status inbox_create(struct im_loop *loop, const struct im_settings *settings, struct store *store, struct roster *roster,
+			    struct delivery *delivery, struct lease *lease, struct inbox **out, struct im_err *err);
+void inbox_destroy(struct inbox *in);
+
+/* Requests (KIND_REQUEST) are handed on here, in journal order, after everything before them is durable. */
+typedef void inbox_request_fn(void *arg, const Im__Bus__Record *r);
+void inbox_on_request(struct inbox *in, inbox_request_fn *fn, void *arg);
+/* Called whenever more of a journal epoch has become durable. */
+typedef void inbox_durable_fn(void *arg, uint64_t epoch, uint64_t next);
+void inbox_on_durable(struct inbox *in, inbox_durable_fn *fn, void *arg);
+
+void inbox_slice(struct inbox *in, const Im__Bus__Slice *slice); /* copied */
+void inbox_lease_changed(struct inbox *in); /* the lease has news: whoever waited goes on */
+
+/*
+ * A message of the service's own making (membership, imctl send): decided in the same order as all others.
+ * r->user "" = the system (type "system"). done: IM_OK with the stored message, or why not. r is copied.
+ */
+typedef void inbox_post_fn(void *arg, enum im_status st, struct message *m);
+void inbox_post(struct inbox *in, const Im__Bus__Record *r, const char *conv, inbox_post_fn *done, void *arg);
+/* What the inbox knows, for status. */
+struct inbox_stats { uint64_t records, stored, repeats, refused, waiting; };
+void inbox_stats(const struct inbox *in, struct inbox_stats *out);
+
+#endif

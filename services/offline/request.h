@@ -1,0 +1,24 @@
+/*
+ * What clients and admins may ask: one command table (command.c) serves im/v1/req, $CONTROL/im/v1 and imctl.
+ * Each row: name, who may use it (user, admin), its arguments with types and limits, help, function. Answers
+ * are JSON objects; errors carry the codes of wire/refusal.h.
+ */
+#ifndef OFFLINE_REQUEST_H
+#define OFFLINE_REQUEST_H
+
+#include "delivery.h"
+#include "inbox.h"
+#include "link.h"
+#include "roster/roster.h"
+#include "store.h"
+
+struct request;
+
+enum im_status request_create(struct im_loop *loop, const struct im_settings *settings, struct store *store, struct roster *roster,
+			      struct link *link, struct delivery *delivery, struct inbox *inbox,
+			      struct request **out, struct im_err *err);
+void request_destroy(struct request *r);
+void request_record(struct request *r, const Im__Bus__Record *record);   /* KIND_REQUEST, from inbox_on_request; borrowed */
+void request_control(struct request *r, const Im__Bus__Control *control);/* $CONTROL/im/v1; borrowed */
+
+#endif
