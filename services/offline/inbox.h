@@ -14,7 +14,7 @@ struct lease;
 struct request;
 
 enum im_status inbox_create(struct im_loop *loop, const struct im_settings *settings, struct store *store, struct roster *roster,
-			    struct delivery *delivery, struct lease *lease, struct inbox **out, struct im_err *err);
+			    struct delivery *delivery, struct link *link, struct lease *lease, struct inbox **out, struct im_err *err);
 void inbox_destroy(struct inbox *in);
 
 /* Requests (KIND_REQUEST) are handed on here, in journal order, after everything before them is durable. */
@@ -24,8 +24,16 @@ void inbox_on_request(struct inbox *in, inbox_request_fn *fn, void *arg);
 typedef void inbox_durable_fn(void *arg, uint64_t epoch, uint64_t next);
 void inbox_on_durable(struct inbox *in, inbox_durable_fn *fn, void *arg);
 
-void inbox_slice(struct inbox *in, const Im__Bus__Slice *slice); /* copied */
+/* Copied. IM_BAD_INPUT: it does not begin where the last one ended, or holds what is no record: the connection is at fault. */
+enum im_status inbox_slice(struct inbox *in, const Im__Bus__Slice *slice);
+/* A store that answered anything but IM_OK: the process must end, recovery decides what is there. */
+typedef void inbox_failed_fn(void *arg, const char *why);
+void inbox_on_failure(struct inbox *in, inbox_failed_fn *fn, void *arg);
+/* Durable marks of a node's journal epochs, newest epochs last; returns how many there are. */
+size_t inbox_marks(const struct inbox *in, uint32_t node, struct position *marks, size_t cap);
+bool inbox_idle(const struct inbox *in); /* nothing is being decided or written */
 void inbox_lease_changed(struct inbox *in); /* the lease has news: whoever waited goes on */
+void inbox_resume(struct inbox *in);        /* the link has room again */
 
 /*
  * A message of the service's own making (membership, imctl send): decided in the same order as all others.

@@ -7,9 +7,39 @@
 #define OFFLINE_LINK_H
 
 #include "base/buf.h"
+#include "base/status.h"
 #include "bus.pb-c.h"
+#include "io/loop.h"
+#include "io/mqtt.h"
+#include "message.h"
+#include "roster/roster.h"
 
 struct link;
+
+struct link_events {
+	void (*reset)(void *arg);       /* the plugin is gone, or new: nobody is connected until named again */
+	void (*slice)(void *arg, const Im__Bus__Slice *s);
+	void (*session)(void *arg, const Im__Bus__Session *s);
+	void (*closed)(void *arg, uint64_t handle);
+	void (*complete)(void *arg);    /* all present sessions have been named */
+	void (*control)(void *arg, const Im__Bus__Control *c);
+	void (*signal)(void *arg, const Im__Bus__Signal *s);
+	void (*drained)(void *arg);     /* link_pending fell below LINK_WINDOW again */
+};
+
+/* What the plugin is told at hello: fills at most `cap` marks of this node, returns how many there are. */
+typedef size_t link_marks_fn(void *arg, uint32_t node, struct position *marks, size_t cap);
+
+/* Events come from link_message. `roster` and what `marks` reads must outlive the link. */
+enum im_status link_create(struct im_loop *loop, unsigned node, const struct roster *roster, const char *store_epoch,
+			   const struct link_events *events, link_marks_fn *marks, void *arg, struct link **out, struct im_err *err);
+void link_destroy(struct link *l); /* answers what waits with IM_BUSY */
+void link_bus(struct link *l, struct im_mqtt *bus); /* up: says hello; NULL: down */
+/* A payload of $im/in. IM_BAD_INPUT: not a frame, or one that breaks the order: the caller ends the connection. */
+enum im_status link_message(struct link *l, const void *payload, size_t len);
+void link_confirm(struct link *l, uint64_t epoch, uint64_t next);
+void link_flush(struct link *l);        /* end of a turn: what was gathered leaves */
+bool link_has_plugin(const struct link *l); /* hello exchanged */
 
 /*
  * One packet for these sessions (handles; qos1 and qos0 lists). Everything is copied.

@@ -1,0 +1,575 @@
+/*
+ * The message service's end of the bus (docs/bus.md).
+ *
+ * Deliveries are packed into the frame under construction as they come: protobuf lets the fields of a
+ * message stand in any order and pieces, so a frame is the deliveries' bytes behind a head packed last.
+ * Frames beyond what the plugin may hold wait here in order; the inbox takes no more input meanwhile, so
+ * what waits is bounded by what one sync brought.
+ */
+#include "link.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include <stdlib.h>
+#include <string.h>
+
+#define LINK_FRAME (256u << 10)     /* a frame leaves when it has grown to this; one delivery may exceed it */
+#define LINK_ANSWER_MS 5000         /* patience with a plugin that does not answer */
+#define LINK_MARKS 4096             /* journal epochs of a node that can matter at once: each start of the broker makes one */
+#define LINK_ROSTER_FRAME (128u << 10) /* bytes of roster items in one frame */
+#define LINK_PROTOCOL 1
+
+/* A frame that has been sent and not expanded, or waits to be sent. */
+struct frame {
+	struct frame *next;
+	uint64_t out_seq;
+	size_t weight;   /* bytes of packets it becomes */
+	char *data;      /* NULL once sent */
+	size_t len;
+};
+
+struct waiter {
+	struct waiter *next;
+	uint64_t key;    /* roster version, or query id */
+	int64_t deadline_ms;
+	link_done_fn *done;
+	link_answer_fn *answer;
+	void *arg;
+};
+
+struct link {
+	struct im_loop *loop;
+	struct im_timer *timer;
+	struct im_mqtt *bus;
+	unsigned node;
+	const struct roster *roster;
+	const char *store_epoch;
+	const struct link_events *events;
+	link_marks_fn *marks;
+	void *arg;
+	bool hello_done;
+	struct im_buf deliveries;   /* packed ToPlugin fields */
+	size_t weight;              /* of `deliveries` */
+	uint64_t out_seq;
+	struct frame *first, *last; /* sent ones first, then waiting ones */
+	size_t pending;             /* weight of both and of `deliveries` */
+	size_t sent;                /* weight of those sent */
+	bool was_full;
+	bool has_confirm;
+	Im__Bus__Confirm confirm;
+	struct waiter *roster_waiters, *queries;
+	uint64_t roster_version;    /* in force at the plugin */
+	uint64_t query_id;
+};
+
+static void on_timer(void *arg);
+
+enum im_status link_create(struct im_loop *loop, unsigned node, const struct roster *roster, const char *store_epoch,
+			   const struct link_events *events, link_marks_fn *marks, void *arg, struct link **out, struct im_err *err)
+{
+	struct link *l = calloc(1, sizeof(*l));
+
+	if (!l)
+		return im_fail(err, IM_FAILED, "out of memory");
+	l->timer = im_timer_create(loop, on_timer, l);
+	if (!l->timer) {
+		free(l);
+		return im_fail(err, IM_FAILED, "out of memory");
+	}
+	l->loop = loop;
+	l->node = node;
+	l->roster = roster;
+	l->store_epoch = store_epoch;
+	l->events = events;
+	l->marks = marks;
+	l->arg = arg;
+	im_buf_init(&l->deliveries);
+	im__bus__confirm__init(&l->confirm);
+	*out = l;
+	return IM_OK;
+}
+
+static void frames_drop(struct link *l)
+{
+	while (l->first) {
+		struct frame *f = l->first;
+
+		l->first = f->next;
+		free(f->data);
+		free(f);
+	}
+	l->last = NULL;
+	im_buf_clear(&l->deliveries);
+	l->weight = l->pending = l->sent = 0;
+	l->was_full = false;
+	l->has_confirm = false;
+}
+
+static void waiter_answer(struct waiter *w, enum im_status st, const char *answer)
+{
+	if (w->done)
+		w->done(w->arg, st);
+	if (w->answer)
+		w->answer(w->arg, answer);
+	free(w);
+}
+
+/* Answers all waiters at or below `key` (of queries: only that one), in the order they came. */
+static void waiters_answer(struct waiter **list, uint64_t key, bool only, enum im_status st, const char *answer)
+{
+	struct waiter *due = NULL, **tail = &due;
+
+	for (struct waiter **p = list; *p;) {
+		struct waiter *w = *p;
+
+		if (only ? w->key != key : w->key > key) {
+			p = &w->next;
+			continue;
+		}
+		*p = w->next;
+		w->next = NULL;
+		*tail = w;
+		tail = &w->next;
+	}
+	while (due) {
+		struct waiter *w = due;
+
+		due = w->next;
+		waiter_answer(w, st, answer);
+	}
+}
+
+void link_destroy(struct link *l)
+{
+	if (!l)
+		return;
+	frames_drop(l);
+	waiters_answer(&l->roster_waiters, UINT64_MAX, false, IM_BUSY, NULL);
+	waiters_answer(&l->queries, UINT64_MAX, false, IM_BUSY, NULL);
+	im_timer_destroy(l->timer);
+	im_buf_finish(&l->deliveries);
+	free(l);
+}
+
+static void on_timer(void *arg)
+{
+	struct link *l = arg;
+	int64_t now = im_clock_mono_ms();
+
+	for (struct waiter *w = l->roster_waiters; w; w = w->next) {
+		if (w->deadline_ms <= now) {
+			waiters_answer(&l->roster_waiters, w->key, false, IM_BUSY, NULL);
+			break;
+		}
+	}
+	for (struct waiter *w = l->queries; w; w = w->next) {
+		if (w->deadline_ms <= now) {
+			waiters_answer(&l->queries, w->key, true, IM_BUSY, NULL);
+			break;
+		}
+	}
+	if (!l->roster_waiters && !l->queries)
+		im_timer_stop(l->timer);
+}
+
+static bool waiter_add(struct link *l, struct waiter **list, uint64_t key, link_done_fn *done, link_answer_fn *answer, void *arg)
+{
+	struct waiter *w = calloc(1, sizeof(*w));
+
+	if (!w)
+		return false;
+	w->key = key;
+	w->deadline_ms = im_clock_mono_ms() + LINK_ANSWER_MS;
+	w->done = done;
+	w->answer = answer;
+	w->arg = arg;
+	while (*list)
+		list = &(*list)->next;
+	*list = w;
+	im_timer_start(l->timer, 250, 250);
+	return true;
+}
+
+/* ---------------------------------------------------------------- frames out */
+
+static void publish(struct link *l, const void *data, size_t len)
+{
+	if (l->bus)
+		(void)im_mqtt_publish(l->bus, "$im/out", data, len, 0); /* not up: the next hello starts afresh */
+}
+
+static void publish_parts(struct link *l, const Im__Bus__ToPlugin *parts)
+{
+	size_t len = im__bus__to_plugin__get_packed_size(parts);
+	uint8_t *data = malloc(len ? len : 1);
+
+	if (!data)
+		return;
+	im__bus__to_plugin__pack(parts, data);
+	publish(l, data, len);
+	free(data);
+}
+
+static void send_waiting(struct link *l)
+{
+	for (struct frame *f = l->first; f; f = f->next) {
+		if (!f->data)
+			continue;
+		if (l->sent > 0 && l->sent + f->weight > LINK_WINDOW)
+			return;
+		publish(l, f->data, f->len);
+		l->sent += f->weight;
+		free(f->data);
+		f->data = NULL;
+	}
+}
+
+/* Closes the frame under construction. */
+static void frame_close(struct link *l)
+{
+	Im__Bus__ToPlugin head = IM__BUS__TO_PLUGIN__INIT;
+	uint8_t front[32];
+	struct frame *f;
+	size_t n;
+
+	if (l->deliveries.failed) {
+		im_log(IM_LOG_ERROR, "evt=out_of_memory where=link: deliveries of this turn are left to the next catch-up");
+		l->pending -= l->weight;
+		l->weight = 0;
+		im_buf_clear(&l->deliveries);
+		return;
+	}
+	if (l->deliveries.len == 0)
+		return;
+	head.out_seq = l->out_seq + 1;
+	n = im__bus__to_plugin__pack(&head, front);
+	f = calloc(1, sizeof(*f));
+	if (f)
+		f->data = malloc(n + l->deliveries.len);
+	if (!f || !f->data) {
+		free(f);
+		l->deliveries.failed = true;
+		frame_close(l);
+		return;
+	}
+	memcpy(f->data, front, n);
+	memcpy(f->data + n, l->deliveries.data, l->deliveries.len);
+	f->len = n + l->deliveries.len;
+	f->weight = l->weight;
+	f->out_seq = ++l->out_seq;
+	if (l->last)
+		l->last->next = f;
+	else
+		l->first = f;
+	l->last = f;
+	l->weight = 0;
+	im_buf_clear(&l->deliveries);
+}
+
+void link_flush(struct link *l)
+{
+	if (!l->hello_done)
+		return;
+	if (l->has_confirm) {
+		Im__Bus__ToPlugin parts = IM__BUS__TO_PLUGIN__INIT;
+
+		parts.confirm = &l->confirm;
+		publish_parts(l, &parts);
+		l->has_confirm = false;
+	}
+	frame_close(l);
+	send_waiting(l);
+	if (l->pending > LINK_WINDOW)
+		l->was_full = true;
+}
+
+static void put_field(struct im_buf *b, unsigned field, const ProtobufCMessage *m)
+{
+	size_t len = protobuf_c_message_get_packed_size(m), n = len;
+
+	if (!im_buf_reserve(b, len + 16))
+		return;
+	b->data[b->len++] = (char)(field << 3 | 2);
+	for (; n >= 0x80; n >>= 7)
+		b->data[b->len++] = (char)(0x80 | (n & 0x7f));
+	b->data[b->len++] = (char)n;
+	protobuf_c_message_pack(m, (uint8_t *)b->data + b->len);
+	b->len += len;
+}
+
+void link_deliver(struct link *l, const char *topic, size_t topic_len, const void *payload, size_t len,
+		  const Im__Bus__Properties *props, const uint64_t *qos1, size_t n_qos1, const uint64_t *qos0, size_t n_qos0)
+{
+	Im__Bus__Delivery d = IM__BUS__DELIVERY__INIT;
+	size_t weight = (len + topic_len + 16) * (n_qos1 + n_qos0);
+	char text[IM_TOPIC_MAX + 1];
+
+	if (!l->hello_done || weight == 0 || topic_len > IM_TOPIC_MAX)
+		return;
+	memcpy(text, topic, topic_len);
+	text[topic_len] = '\0';
+	d.topic = text;
+	d.payload.data = (uint8_t *)payload; /* only read by the packer */
+	d.payload.len = len;
+	d.properties = (Im__Bus__Properties *)props;
+	d.qos1 = (uint64_t *)qos1;
+	d.n_qos1 = n_qos1;
+	d.qos0 = (uint64_t *)qos0;
+	d.n_qos0 = n_qos0;
+	if (l->deliveries.len > 0 && l->deliveries.len + len > LINK_FRAME)
+		frame_close(l);
+	put_field(&l->deliveries, 4, &d.base);
+	l->weight += weight;
+	l->pending += weight;
+}
+
+size_t link_pending(const struct link *l)
+{
+	return l->pending;
+}
+
+bool link_has_plugin(const struct link *l)
+{
+	return l->hello_done;
+}
+
+void link_confirm(struct link *l, uint64_t epoch, uint64_t next)
+{
+	if (l->has_confirm && l->confirm.epoch != epoch)
+		link_flush(l);
+	l->confirm.epoch = epoch;
+	l->confirm.offset = next;
+	l->has_confirm = true;
+}
+
+void link_kick(struct link *l, uint64_t session, const char *reason)
+{
+	Im__Bus__ToPlugin parts = IM__BUS__TO_PLUGIN__INIT;
+	Im__Bus__Kick kick = IM__BUS__KICK__INIT, *list = &kick;
+
+	if (!l->hello_done)
+		return;
+	kick.session = session;
+	kick.reason = (char *)reason;
+	parts.kicks = &list;
+	parts.n_kicks = 1;
+	publish_parts(l, &parts);
+}
+
+/* ---------------------------------------------------------------- roster */
+
+static void roster_send(struct link *l, Im__Bus__RosterItem **items, size_t n, bool begin, bool end, uint64_t version)
+{
+	Im__Bus__ToPlugin parts = IM__BUS__TO_PLUGIN__INIT;
+	Im__Bus__Roster roster = IM__BUS__ROSTER__INIT;
+
+	roster.items = items;
+	roster.n_items = n;
+	roster.begin = begin;
+	roster.end = end;
+	roster.version = version;
+	parts.roster = &roster;
+	publish_parts(l, &parts);
+}
+
+/* A snapshot or what is newer, in frames of a bounded size. Items live only during the call: packed at once. */
+struct roster_feed {
+	struct link *l;
+	struct im_buf items; /* packed Roster fields */
+	bool begin;
+	uint64_t version;
+};
+
+static void feed_send(struct roster_feed *f, bool end)
+{
+	Im__Bus__Roster head = IM__BUS__ROSTER__INIT;
+	struct im_buf roster, frame;
+	uint8_t front[32];
+	size_t n, len;
+
+	head.begin = f->begin;
+	head.end = end;
+	head.version = f->version;
+	f->begin = false;
+	n = im__bus__roster__pack(&head, front);
+	im_buf_init(&roster);
+	im_buf_add(&roster, front, n);
+	im_buf_add(&roster, f->items.data, f->items.len);
+	im_buf_clear(&f->items);
+	im_buf_init(&frame);
+	im_buf_add_char(&frame, 5 << 3 | 2);
+	for (len = roster.len; len >= 0x80; len >>= 7)
+		im_buf_add_char(&frame, (char)(0x80 | (len & 0x7f)));
+	im_buf_add_char(&frame, (char)len);
+	im_buf_add(&frame, roster.data, roster.len);
+	if (!roster.failed && !frame.failed)
+		publish(f->l, frame.data, frame.len);
+	im_buf_finish(&roster);
+	im_buf_finish(&frame);
+}
+
+static void feed_item(void *arg, const Im__Bus__RosterItem *item)
+{
+	struct roster_feed *f = arg;
+
+	put_field(&f->items, 4, &item->base);
+	f->version = item->version;
+	if (f->items.len > LINK_ROSTER_FRAME)
+		feed_send(f, false);
+}
+
+static void roster_feed(struct link *l, uint64_t theirs)
+{
+	uint64_t ours = roster_version(l->roster);
+	bool snapshot = theirs == 0 || theirs > ours;
+	struct roster_feed f = {.l = l, .begin = snapshot, .version = snapshot ? 0 : theirs};
+
+	if (!snapshot && theirs == ours)
+		return;
+	im_buf_init(&f.items);
+	roster_since(l->roster, snapshot ? 0 : theirs, feed_item, &f);
+	f.version = ours;
+	feed_send(&f, snapshot);
+	im_buf_finish(&f.items);
+}
+
+void link_roster(struct link *l, const Im__Bus__RosterItem *const *items, size_t n, link_done_fn *done, void *arg)
+{
+	uint64_t version = n ? items[n - 1]->version : 0;
+
+	if (l->hello_done)
+		roster_send(l, (Im__Bus__RosterItem **)items, n, false, false, version);
+	if (!waiter_add(l, &l->roster_waiters, version, done, NULL, arg))
+		done(arg, IM_BUSY);
+}
+
+void link_query(struct link *l, const char *json, link_answer_fn *done, void *arg)
+{
+	Im__Bus__ToPlugin parts = IM__BUS__TO_PLUGIN__INIT;
+	Im__Bus__Query query = IM__BUS__QUERY__INIT, *list = &query;
+
+	query.id = ++l->query_id;
+	query.json = (char *)json;
+	if (!waiter_add(l, &l->queries, query.id, NULL, done, arg)) {
+		done(arg, NULL);
+		return;
+	}
+	if (!l->hello_done)
+		return; /* a plugin that comes in time is not asked: the deadline answers */
+	parts.queries = &list;
+	parts.n_queries = 1;
+	publish_parts(l, &parts);
+}
+
+/* ---------------------------------------------------------------- frames in */
+
+void link_bus(struct link *l, struct im_mqtt *bus)
+{
+	Im__Bus__ToPlugin parts = IM__BUS__TO_PLUGIN__INIT;
+	Im__Bus__Hello hello = IM__BUS__HELLO__INIT;
+	struct position *marks;
+	Im__Bus__Confirm *confirms, **list;
+	size_t n;
+
+	frames_drop(l);
+	l->hello_done = false;
+	l->bus = bus;
+	l->events->reset(l->arg);
+	if (!bus)
+		return;
+	marks = calloc(LINK_MARKS, sizeof(*marks));
+	confirms = calloc(LINK_MARKS, sizeof(*confirms));
+	list = calloc(LINK_MARKS, sizeof(Im__Bus__Confirm *));
+	if (marks && confirms && list) {
+		n = l->marks(l->arg, l->node, marks, LINK_MARKS);
+		for (size_t i = 0; i < n && i < LINK_MARKS; i++) {
+			im__bus__confirm__init(&confirms[i]);
+			confirms[i].epoch = marks[i].epoch;
+			confirms[i].offset = marks[i].next;
+			list[i] = &confirms[i];
+			hello.n_high_water++;
+		}
+		hello.high_water = list;
+		hello.protocol = LINK_PROTOCOL;
+		hello.node = l->node;
+		hello.roster_version = roster_version(l->roster);
+		hello.store = (char *)l->store_epoch;
+		hello.version = (char *)IM_VERSION;
+		parts.hello = &hello;
+		publish_parts(l, &parts);
+	}
+	free(marks);
+	free(confirms);
+	free(list);
+}
+
+static void on_hello(struct link *l, const Im__Bus__Hello *h)
+{
+	frames_drop(l);
+	l->out_seq = 0;
+	l->hello_done = true;
+	l->roster_version = h->roster_version;
+	l->events->reset(l->arg);
+	im_log(IM_LOG_NOTICE, "evt=plugin_up version=%s epoch=%llu roster=%llu", h->version, (unsigned long long)h->epoch,
+	       (unsigned long long)h->roster_version);
+	roster_feed(l, h->roster_version);
+	waiters_answer(&l->roster_waiters, h->roster_version, false, IM_OK, NULL);
+}
+
+static void on_out_done(struct link *l, uint64_t out_seq)
+{
+	while (l->first && !l->first->data && l->first->out_seq <= out_seq) {
+		struct frame *f = l->first;
+
+		l->first = f->next;
+		if (!l->first)
+			l->last = NULL;
+		l->sent -= f->weight;
+		l->pending -= f->weight;
+		free(f);
+	}
+	send_waiting(l);
+	if (l->was_full && l->pending < LINK_WINDOW) {
+		l->was_full = false;
+		l->events->drained(l->arg);
+	}
+}
+
+static void on_frame(struct link *l, const Im__Bus__FromPlugin *f)
+{
+	if (f->hello)
+		on_hello(l, f->hello);
+	if (!l->hello_done)
+		return; /* of a connection that is no more */
+	for (size_t i = 0; i < f->n_sessions; i++)
+		l->events->session(l->arg, f->sessions[i]);
+	if (f->slice)
+		l->events->slice(l->arg, f->slice);
+	for (size_t i = 0; i < f->n_closed; i++)
+		l->events->closed(l->arg, f->closed[i]);
+	if (f->sessions_complete)
+		l->events->complete(l->arg);
+	for (size_t i = 0; i < f->n_control; i++)
+		l->events->control(l->arg, f->control[i]);
+	for (size_t i = 0; i < f->n_signals; i++)
+		l->events->signal(l->arg, f->signals[i]);
+	if (f->roster_version) {
+		l->roster_version = f->roster_version;
+		waiters_answer(&l->roster_waiters, f->roster_version, false, IM_OK, NULL);
+	}
+	if (f->out_done)
+		on_out_done(l, f->out_done);
+	for (size_t i = 0; i < f->n_answers; i++)
+		waiters_answer(&l->queries, f->answers[i]->id, true, IM_OK, f->answers[i]->json);
+}
+
+enum im_status link_message(struct link *l, const void *payload, size_t len)
+{
+	Im__Bus__FromPlugin *f = im__bus__from_plugin__unpack(NULL, len, payload);
+
+	if (!f)
+		return IM_BAD_INPUT;
+	on_frame(l, f);
+	im__bus__from_plugin__free_unpacked(f, NULL);
+	return IM_OK;
+}
