@@ -34,6 +34,7 @@ void delivery_refusal(struct delivery *d, const Im__Bus__StoredRefusal *r, uint6
 /* Typing and the like: to the others online. */
 void delivery_signal(struct delivery *d, const Im__Bus__Signal *s);
 void delivery_flush(struct delivery *d);        /* end of a turn */
+void delivery_resume(struct delivery *d);       /* link_pending is below LINK_WINDOW again: catch-up goes on */
 
 /* ---- for requests and commands */
 /* An answer to one session on its codec's res/{id} (or response_topic with correlation for MQTT 5). */
