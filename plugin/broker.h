@@ -25,6 +25,31 @@ bool broker_send(const char *client_id, const char *topic, void *payload, size_t
 void broker_kick(const char *client_id, bool with_will);
 /* Makes the loop turn again soon, for WebSocket receivers of what was sent from TICK (a one-shot timer signal on 2.0). */
 void broker_wake(void);
+
+/* What can be known about a connection. Pointers are the broker's, valid during the callback. */
+struct broker_client {
+	const char *id;          /* NULL: CONNECT was never read */
+	const char *user;        /* NULL: anonymous */
+	const char *address;     /* NULL: a session restored from disk. The path of the listener for Unix sockets */
+	unsigned protocol;       /* 3, 4, 5; 0 = restored */
+	unsigned keepalive_s;
+	bool clean;
+	bool websocket;          /* then the address may be forged */
+};
+void broker_client(const struct mosquitto *context, struct broker_client *out);
+
+/* MQTT 5 properties of a PUBLISH that mean something to us. All owned, NULL = not given. */
+struct broker_properties {
+	char *content_type;
+	char *response_topic;
+	char *id;                /* user property im-id */
+	void *correlation;
+	uint16_t correlation_len;
+};
+void broker_properties_read(const void *list, struct broker_properties *out);
+void broker_properties_free(struct broker_properties *p);
+char *broker_strdup(const char *s);  /* memory that the broker may free; NULL: none */
+
 void broker_log(int im_log_level, const char *line); /* sink of base/log.h */
 
 #endif

@@ -6,6 +6,8 @@
 #ifndef PLUGIN_SESSION_H
 #define PLUGIN_SESSION_H
 
+#include "base/status.h"
+#include "broker.h"
 #include "bus.pb-c.h"
 #include "wire/topic.h"
 #include <stdbool.h>
@@ -13,6 +15,11 @@
 
 struct mosquitto;
 struct session_table;
+
+struct session_filter {
+	char *filter;
+	uint8_t qos;             /* granted, at most 1 */
+};
 
 struct session {
 	uint64_t handle;         /* unique for ever */
@@ -30,6 +37,7 @@ struct session {
 	struct session_filter *filters; /* session.c; counted by n_filters */
 	unsigned n_filters;
 	struct limit *limit;     /* of this connection */
+	int64_t opened_ms;       /* monotonic */
 	char address[46];
 };
 
@@ -41,5 +49,55 @@ struct session *session_by_client_id(struct session_table *t, const char *client
 void session_describe(const struct session *s, Im__Bus__Session *out, Im__Bus__Filter *filters, Im__Bus__Filter **array);
 typedef void session_fn(void *arg, struct session *s);
 void session_each(struct session_table *t, session_fn *fn, void *arg); /* not services */
+
+/* ---- what follows is for the decision plane (plugin.c, auth.c, acl.c, route.c) and for kicks ---- */
+
+/* dir: where `sessions` is kept. epoch: the journal's at start; handles are (epoch << 32) + counter. */
+enum im_status session_table_create(const char *dir, uint64_t epoch, struct session_table **out, struct im_err *err);
+void session_table_destroy(struct session_table *t);
+
+/* Whose a client id is: in use, or with a stored session. */
+enum session_claim { SESSION_FREE, SESSION_OWN, SESSION_OF_OTHER };
+enum session_claim session_claim(struct session_table *t, const char *client_id, const char *user);
+
+/* AUTH accepted one of ours. Takes the client id over from an older connection, restores stored filters unless
+   clean. NULL: out of memory. */
+struct session *session_open(struct session_table *t, const struct mosquitto *context, const struct broker_client *c, bool service);
+/* AUTH left the decision to others: whoever is still there at the next tick was let in. user NULL = anonymous. */
+void session_open_foreign(struct session_table *t, const struct mosquitto *context, const struct broker_client *c);
+/*
+ * DISCONNECT: takes the session of this context out of the table; the caller hands it to session_free. NULL: not
+ * one of ours, or long gone. *owner: no newer connection has taken its client id over.
+ */
+struct session *session_close(struct session_table *t, const struct mosquitto *context, bool *owner);
+void session_free(struct session *s);
+
+/* A connection that has ended and may still have its will sent (delayed ones much later). NULL: not known. */
+struct session_gone {
+	char *user, *client_id;
+	uint32_t protocol;
+};
+const struct session_gone *session_gone(struct session_table *t, const struct mosquitto *context);
+/* A newer connection has taken the client id of this one over, and it has not been closed yet. */
+bool session_taken_over(struct session_table *t, const struct session *s);
+/* Offline, and this is the context that holds its state in the broker (SIGHUP asks AUTH about these too). */
+bool session_is_stored(struct session_table *t, const struct mosquitto *context, const struct broker_client *c);
+
+/* Between AUTH and the first packet or tick the broker asks READ for what is queued; only if the stored session was this user's. */
+bool session_is_resuming(struct session_table *t, const struct session *s);
+void session_is_active(struct session *s); /* a packet of this client was seen */
+
+const struct session_filter *session_find_filter(const struct session *s, const char *filter);
+/* IM_OK: new. IM_EXISTS: its QoS is this one now. IM_FAILED: out of memory. */
+enum im_status session_add_filter(struct session_table *t, struct session *s, const char *filter, enum im_codec codec, int qos);
+bool session_remove_filter(struct session_table *t, struct session *s, const char *filter);
+/* The smallest promise that holds: highest granted QoS of a filter that matches, -1 = none does. */
+int session_wants(const struct session *s, const char *topic);
+
+/* Queued for the next tick, because a client must not be torn down inside its own callback. `reason`: for the log. */
+void session_kick(struct session_table *t, struct session *s, const char *reason);
+/* Carries out kicks, ends "resuming". */
+void session_tick(struct session_table *t);
+size_t session_count(const struct session_table *t); /* of ours, without services */
 
 #endif
