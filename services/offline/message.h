@@ -21,6 +21,7 @@ struct position {
 
 struct message {
 	_Atomic unsigned refs;
+	size_t size;             /* of the whole allocation: message_size */
 	struct position pos;
 	char msgid[IM_MSGID_LEN + 1];
 	const char *conv;        /* canonical */
