@@ -41,5 +41,6 @@ void im_msgid_encode(uint32_t node, uint64_t epoch, uint64_t offset, char out[IM
 bool im_msgid_decode(const char *text, uint32_t *node, uint64_t *epoch, uint64_t *offset);
 
 bool im_utf8_valid(const void *data, size_t len);   /* RFC 3629; no surrogates, nothing over U+10FFFF; NUL allowed */
+size_t im_utf8_char(const void *data, size_t len);  /* bytes of the first character, 1..4; 0: not one, or len is 0 */
 
 #endif

@@ -6,6 +6,7 @@
 #define IM_WIRE_TOPIC_H
 
 #include "wire/name.h"
+#include "wire/refusal.h"
 
 struct im_span {
 	const char *text; /* not NUL-terminated */
@@ -39,6 +40,7 @@ struct im_topic {
 	struct im_span id;     /* message or request id; len 0 = none */
 	struct im_span method;
 	const char *why;       /* BAD: a sentence (static text) */
+	enum im_refusal_code code; /* BAD: bad_topic, bad_name or bad_id */
 };
 
 void im_topic_parse(const char *topic, struct im_topic *out);
