@@ -71,6 +71,9 @@ struct im_conf_problem {
  * use_username_as_clientid, retain_available false ...). IM_OK: no fatal one, *out filled (im_settings_finish).
  */
 enum im_status im_settings_read(const char *path, struct im_settings *out, struct im_conf_problem *problems, size_t cap, size_t *n);
+/* The same for text in memory; `name` stands in problems where the file's name would (tests, fuzzing). */
+enum im_status im_settings_parse(const char *name, const char *text, size_t len, struct im_settings *out,
+				 struct im_conf_problem *problems, size_t cap, size_t *n);
 void im_settings_finish(struct im_settings *s);
 /* Copies those values of `fresh` that may change while running (table: live). Returns how many changed; names of
    changed ones that need a restart are written to `restart` (comma separated). */
