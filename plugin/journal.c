@@ -1,0 +1,626 @@
+/*
+ * The broker's thread's half of the journal: append, read, confirm (journal.h). What takes time is in
+ * journal_thread.c.
+ *
+ * The difficult idea is what happens after an error. A write or sync that failed poisons the epoch: its end
+ * stays at the last record that was accepted, nothing more is taken, and the thread prepares a new epoch's
+ * first segment. Taking that into use is this thread's, so that the end of the old one is known exactly; it
+ * is written into the new header, so that a refused record which reached the disk all the same is not found
+ * by the next start.
+ */
+#include "journal.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/record.h"
+#include "journal_internal.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define SCRATCH_KEPT (256u << 10) /* memory kept for the next record; larger ones come and go */
+#define MISSES_MAX 1000           /* fetched so often and still not in memory: read it all the same, and wait */
+
+/* ---------------------------------------------------------------- open and close */
+
+static void wake_thread(struct journal *j)
+{
+	(void)pthread_mutex_lock(&j->lock);
+	(void)pthread_cond_signal(&j->wake);
+	(void)pthread_mutex_unlock(&j->lock);
+}
+
+static enum im_status lock_dir(struct journal *j, struct im_err *err)
+{
+	char path[4096];
+
+	if (mkdir(j->dir, 0700) != 0 && errno != EEXIST)
+		return im_fail(err, IM_FAILED, "cannot create %.150s: %s", j->dir, strerror(errno));
+	(void)snprintf(path, sizeof(path), "%s/lock", j->dir);
+	j->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	if (j->lock_fd < 0)
+		return im_fail(err, IM_FAILED, "cannot open %.150s: %s", path, strerror(errno));
+	if (flock(j->lock_fd, LOCK_EX | LOCK_NB) != 0)
+		return im_fail(err, IM_FAILED, "%.150s is in use by another broker", j->dir);
+	return IM_OK;
+}
+
+/* At open there is nobody to disturb: the first segment is made here, at once. */
+static enum im_status make_first(struct journal *j, uint64_t epoch, struct segment **out, struct im_err *err)
+{
+	const struct journal_fs *fs = j->options.fs;
+	struct segment_making m = {NULL, 0};
+	enum im_status st;
+
+	st = segment_make_start(fs, j->dir, epoch, 0, j->options.segment_cap, &m, err);
+	if (st != IM_OK)
+		return st;
+	do
+		st = segment_make_step(fs, j->dir, &m, out, err);
+	while (st == IM_BUSY);
+	return st;
+}
+
+/* What a killed broker left was never synced by it. */
+static void sync_found(struct journal *j, const struct journal_found *f)
+{
+	for (struct segment *s = f->first; s; s = s->next) {
+		int e = segment_sync(j->options.fs, s->fd);
+
+		j->kept += s->end - s->start;
+		if (e == 0)
+			continue;
+		s->suspect = true;
+		im_log(IM_LOG_ERROR, "evt=journal_sync_failed epoch=%" PRIu64 " index=%" PRIu32 " error=\"%s\"", s->epoch, s->index, strerror(e));
+	}
+}
+
+static enum im_status begin(struct journal *j, struct journal_found *f, struct im_err *err)
+{
+	struct segment_before before = {f->last ? f->last->epoch : 0, f->last ? f->last->end : 0};
+	struct segment *s = NULL;
+	enum im_status st;
+	int e;
+
+	st = make_first(j, journal_epoch_after(f->seen), &s, err);
+	if (st != IM_OK)
+		return st;
+	e = segment_activate(j->options.fs, s, 0, &before);
+	if (e == 0)
+		e = segment_sync(j->options.fs, s->fd);
+	if (e != 0) {
+		segment_remove(j->options.fs, j->dir, s);
+		return im_fail(err, IM_FAILED, "cannot begin a new epoch in %.150s: %s", j->dir, strerror(e));
+	}
+	for (size_t i = 0; i < f->n_useless; i++) {
+		char path[4096];
+
+		segment_path(j->dir, f->useless[i].epoch, f->useless[i].index, path, sizeof(path));
+		(void)j->options.fs->unlink(path); /* if it stays, the next start finds it as useless again */
+	}
+	sync_found(j, f);
+	if (f->last)
+		f->last->next = s;
+	j->first = j->reap = f->first ? f->first : s;
+	f->first = NULL; /* the list is the journal's now */
+	j->current = j->last = j->sync_from = s;
+	j->spare_epoch = s->epoch;
+	j->spare_index = 1;
+	return IM_OK;
+}
+
+/* The broker's signals stay with the broker's thread. */
+static enum im_status start_thread(struct journal *j, struct im_err *err)
+{
+	sigset_t all, before;
+	int e;
+
+	(void)sigfillset(&all);
+	(void)pthread_sigmask(SIG_SETMASK, &all, &before);
+	e = pthread_create(&j->thread, NULL, journal_thread_main, j);
+	(void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+	if (e != 0)
+		return im_fail(err, IM_FAILED, "cannot start the journal's thread: %s", strerror(e));
+	j->started = true;
+	return IM_OK;
+}
+
+/* A file size limit must be an error like a full disk, not the broker's death. */
+static void ignore_sigxfsz(void)
+{
+	struct sigaction sa;
+
+	if (sigaction(SIGXFSZ, NULL, &sa) == 0 && sa.sa_handler == SIG_DFL)
+		(void)signal(SIGXFSZ, SIG_IGN);
+}
+
+static struct journal *journal_alloc(const struct journal_options *options)
+{
+	struct journal *j = calloc(1, sizeof(*j));
+	pthread_condattr_t attr;
+
+	if (!j)
+		return NULL;
+	j->lock_fd = -1;
+	j->options = *options;
+	(void)pthread_mutex_init(&j->lock, NULL); /* these two cannot fail on Linux */
+	(void)pthread_condattr_init(&attr);
+	(void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	(void)pthread_cond_init(&j->wake, &attr);
+	(void)pthread_condattr_destroy(&attr);
+	j->dir = strdup(options->dir);
+	if (j->dir)
+		return j;
+	journal_close(j);
+	return NULL;
+}
+
+enum im_status journal_open_with(const struct journal_options *options, struct journal **out, struct im_err *err)
+{
+	struct journal *j = journal_alloc(options);
+	struct journal_found found = {0};
+	enum im_status st;
+
+	if (!j)
+		return im_fail(err, IM_FAILED, "out of memory for the journal");
+	ignore_sigxfsz();
+	st = lock_dir(j, err);
+	if (st == IM_OK)
+		st = journal_recover(options->fs, j->dir, &found, err);
+	if (st == IM_OK)
+		st = begin(j, &found, err);
+	if (st == IM_OK)
+		st = start_thread(j, err);
+	if (st == IM_OK) {
+		im_log(IM_LOG_NOTICE, "evt=journal_open epoch=%" PRIu64 " kept=%" PRIu64, j->current->epoch, j->kept);
+		if (found.holes > 0)
+			im_log(IM_LOG_WARNING, "evt=journal_torn epochs=%u note=\"they end at their last whole record\"", found.holes);
+		*out = j;
+		j = NULL;
+	}
+	journal_found_finish(&found);
+	journal_close(j);
+	return st;
+}
+
+enum im_status journal_open(const struct im_settings *settings, struct journal **out, struct im_err *err)
+{
+	struct journal_options o = {
+		.limit = settings->journal_limit,
+		.segment_cap = settings->segment_bytes,
+		.durability = settings->durability,
+		.fs = &journal_fs_real,
+	};
+	char dir[4096];
+
+	if (o.segment_cap < im_record_size(IM_RECORD_MAX) + SEGMENT_PAGE)
+		o.segment_cap = im_record_size(IM_RECORD_MAX) + SEGMENT_PAGE; /* any record fits into any segment */
+	o.segment_cap -= SEGMENT_PAGE;
+	(void)snprintf(dir, sizeof(dir), "%s/journal", settings->dir);
+	o.dir = dir;
+	return journal_open_with(&o, out, err);
+}
+
+void journal_close(struct journal *j)
+{
+	struct segment *s;
+
+	if (!j)
+		return;
+	if (j->started) {
+		(void)pthread_mutex_lock(&j->lock);
+		j->stop = true;
+		(void)pthread_cond_signal(&j->wake);
+		(void)pthread_mutex_unlock(&j->lock);
+		(void)pthread_join(j->thread, NULL);
+	}
+	segment_make_drop(j->options.fs, j->dir, &j->making);
+	if (j->spare)
+		segment_remove(j->options.fs, j->dir, j->spare);
+	while ((s = j->reap)) {
+		j->reap = s->next;
+		if (s->gone && s != j->current)
+			segment_remove(j->options.fs, j->dir, s);
+		else
+			segment_free(s);
+	}
+	if (j->lock_fd >= 0)
+		(void)close(j->lock_fd);
+	(void)pthread_cond_destroy(&j->wake);
+	(void)pthread_mutex_destroy(&j->lock);
+	free(j->scratch);
+	free(j->dir);
+	free(j);
+}
+
+/* ---------------------------------------------------------------- append */
+
+/* The thread has prepared the next epoch: from here on it is in force. */
+static bool reopen(struct journal *j)
+{
+	struct segment_before before = {j->current->epoch, j->current->end};
+	struct segment *s;
+
+	(void)pthread_mutex_lock(&j->lock);
+	s = j->spare && j->spare->epoch != j->current->epoch ? j->spare : NULL;
+	if (s)
+		j->spare = NULL;
+	(void)pthread_mutex_unlock(&j->lock);
+	if (!s)
+		return false;
+	for (struct segment *o = j->first; o; o = o->next)
+		o->suspect = o->suspect || o->epoch == before.epoch;
+	if (segment_activate(j->options.fs, s, 0, &before) != 0) { /* it failed at once: yet another one */
+		(void)pthread_mutex_lock(&j->lock);
+		j->spare_epoch = s->epoch + 1;
+		(void)pthread_cond_signal(&j->wake);
+		(void)pthread_mutex_unlock(&j->lock);
+		segment_remove(j->options.fs, j->dir, s);
+		return false;
+	}
+	(void)pthread_mutex_lock(&j->lock);
+	j->current->next = s;
+	j->current = j->last = j->sync_from = s;
+	j->spare_epoch = s->epoch;
+	j->spare_index = 1;
+	atomic_store(&j->unsynced_us, 0); /* of the old epoch: no sync of it counts any more */
+	atomic_store(&j->state, JOURNAL_OPEN);
+	(void)pthread_cond_signal(&j->wake);
+	(void)pthread_mutex_unlock(&j->lock);
+	im_log(IM_LOG_NOTICE, "evt=journal_reopened epoch=%" PRIu64, s->epoch);
+	return true;
+}
+
+/* The sentence of the thread's last failure, if it has one. */
+static const char *thread_says(struct journal *j, struct im_err *copy, const char *otherwise)
+{
+	(void)pthread_mutex_lock(&j->lock);
+	*copy = j->failed;
+	(void)pthread_mutex_unlock(&j->lock);
+	return copy->text[0] ? copy->text : otherwise;
+}
+
+/* Goes on in the prepared segment. False: there is none yet. */
+static enum im_status next_segment(struct journal *j)
+{
+	struct segment *s, *old = j->current;
+	struct im_err copy;
+	int e;
+
+	(void)pthread_mutex_lock(&j->lock);
+	s = j->spare && j->spare->epoch == old->epoch ? j->spare : NULL;
+	if (s)
+		j->spare = NULL;
+	(void)pthread_mutex_unlock(&j->lock);
+	if (!s)
+		return im_fail(&j->why, IM_BUSY, "the journal's next segment is not ready: %s", thread_says(j, &copy, "it is being prepared"));
+	e = segment_activate(j->options.fs, s, old->end, NULL);
+	if (e != 0) {
+		journal_poison(j, "write", e);
+		segment_remove(j->options.fs, j->dir, s);
+		return im_fail(&j->why, IM_FAILED, "the journal cannot be written: %s", strerror(e));
+	}
+	(void)pthread_mutex_lock(&j->lock);
+	old->next = s;
+	j->current = j->last = s;
+	j->spare_index++;
+	if (old->confirmed == old->end && j->first == old) {
+		old->gone = j->reapable = true;
+		j->first = s;
+	}
+	(void)pthread_cond_signal(&j->wake);
+	(void)pthread_mutex_unlock(&j->lock);
+	return IM_OK;
+}
+
+static int64_t unsynced_age_ms(struct journal *j, int64_t now_us)
+{
+	int64_t syncing = atomic_load(&j->syncing_us), since = syncing ? syncing : atomic_load(&j->unsynced_us);
+
+	return since == 0 ? 0 : (now_us - since) / 1000;
+}
+
+/* Whether a record of this size may be written now; turns to the next segment or epoch if need be. */
+static enum im_status make_room(struct journal *j, size_t size, int64_t now_us)
+{
+	struct im_err copy;
+
+	if (atomic_load(&j->state) == JOURNAL_POISONED && !reopen(j))
+		return im_fail(&j->why, IM_FAILED, "%s", thread_says(j, &copy, "the journal is opening a new epoch"));
+	if (j->kept + size > j->options.limit)
+		return im_fail(&j->why, IM_BUSY, "the journal is full: %" PRIu64 " bytes wait for the message service (im_journal_limit %" PRIu64 ")",
+			       j->kept, j->options.limit);
+	if (unsynced_age_ms(j, now_us) > JOURNAL_UNSYNCED_MAX_MS)
+		return im_fail(&j->why, IM_BUSY, "the disk of %.150s has not synced for over a second", j->dir);
+	if (size > j->options.segment_cap)
+		return im_fail(&j->why, IM_FAILED, "a record of %zu bytes is larger than a journal segment", size);
+	if (j->current->end - j->current->start + size > j->current->cap)
+		return next_segment(j);
+	return IM_OK;
+}
+
+/* Header and body in one piece, so that one call writes them. */
+static char *assemble(struct journal *j, const void *body, size_t len)
+{
+	size_t size = im_record_size(len);
+	char *p;
+
+	if (size > j->scratch_cap || (j->scratch_cap > SCRATCH_KEPT && size <= SCRATCH_KEPT)) {
+		size_t cap = size > SCRATCH_KEPT ? size : SCRATCH_KEPT;
+
+		p = realloc(j->scratch, cap);
+		if (!p)
+			return NULL;
+		j->scratch = p;
+		j->scratch_cap = cap;
+	}
+	im_record_header(j->current->epoch, j->current->end, body, len, (uint8_t *)j->scratch);
+	memcpy(j->scratch + IM_RECORD_HEADER, body, len);
+	return j->scratch;
+}
+
+/* The record is refused, so it should not be found later; the next epoch's header says so for certain. */
+static enum im_status refuse(struct journal *j, const char *what, int e, uint64_t at)
+{
+	static const uint8_t zeros[IM_RECORD_HEADER];
+
+	(void)segment_write(j->options.fs, j->current->fd, zeros, sizeof(zeros), at); /* best effort, the disk is failing */
+	journal_poison(j, what, e);
+	return im_fail(&j->why, IM_FAILED, "%s in %.150s failed: %s; the journal is opening a new epoch", what, j->dir, strerror(e));
+}
+
+/* Tells the thread that something waits for a sync. It is woken only if it sleeps for nothing in particular. */
+static void note_unsynced(struct journal *j, int64_t now_us)
+{
+	if (atomic_load(&j->unsynced_us) != 0)
+		return;
+	atomic_store(&j->unsynced_us, now_us);
+	if (atomic_load(&j->asleep))
+		wake_thread(j);
+}
+
+enum im_status journal_append(struct journal *j, const void *body, size_t len)
+{
+	size_t size = im_record_size(len);
+	int64_t now_us = im_clock_mono_us();
+	enum im_status st;
+	const char *record;
+	uint64_t at;
+	int e;
+
+	st = make_room(j, size, now_us);
+	if (st != IM_OK)
+		return st;
+	record = assemble(j, body, len);
+	if (!record)
+		return im_fail(&j->why, IM_BUSY, "out of memory for a record of %zu bytes", size);
+	at = SEGMENT_PAGE + (j->current->end - j->current->start);
+	e = segment_write(j->options.fs, j->current->fd, record, size, at);
+	if (e != 0)
+		return refuse(j, "write", e, at);
+	if (j->options.durability == IM_DURABILITY_DISK) {
+		e = segment_sync(j->options.fs, j->current->fd);
+		if (e != 0)
+			return refuse(j, "sync", e, at);
+	} else {
+		note_unsynced(j, now_us);
+	}
+	j->current->end += size;
+	j->kept += size;
+	return IM_OK;
+}
+
+const char *journal_why(const struct journal *j)
+{
+	return j->why.text;
+}
+
+uint64_t journal_epoch(const struct journal *j)
+{
+	return j->current->epoch;
+}
+
+uint64_t journal_bytes(const struct journal *j)
+{
+	return j->kept;
+}
+
+void journal_tick(struct journal *j)
+{
+	struct im_err now = {""};
+	bool news;
+
+	if (atomic_load(&j->state) == JOURNAL_POISONED)
+		(void)reopen(j); /* not yet: the next tick */
+	(void)pthread_mutex_lock(&j->lock);
+	news = j->news;
+	if (news)
+		now = j->failed;
+	j->news = false;
+	(void)pthread_mutex_unlock(&j->lock);
+	if (news && now.text[0])
+		im_log(IM_LOG_ERROR, "evt=journal_failed error=\"%s\"", now.text);
+	else if (news)
+		im_log(IM_LOG_NOTICE, "evt=journal_recovered epoch=%" PRIu64, j->current->epoch);
+}
+
+/* ---------------------------------------------------------------- read and confirm */
+
+struct journal_cursor journal_oldest(const struct journal *j)
+{
+	return (struct journal_cursor){j->first->epoch, j->first->confirmed};
+}
+
+/* The segment that holds *c or, if nothing is left there, what comes next; moves *c to it. NULL: nothing yet. */
+static struct segment *seek(const struct journal *j, struct journal_cursor *c)
+{
+	for (struct segment *s = j->first; s; s = s->next) {
+		if (s->epoch < c->epoch)
+			continue;
+		if (s->epoch > c->epoch)
+			*c = (struct journal_cursor){s->epoch, s->start};
+		else if (c->offset < s->start)
+			c->offset = s->start; /* what was before is confirmed and gone */
+		if (c->offset < s->end)
+			return s;
+	}
+	return NULL;
+}
+
+static ssize_t read_some(struct journal *j, struct segment *s, void *data, size_t len, uint64_t at)
+{
+	ssize_t n;
+
+	if (!j->no_nowait && j->misses < MISSES_MAX) {
+		do
+			n = j->options.fs->pread_nowait(s->fd, data, len, (off_t)at);
+		while (n < 0 && errno == EINTR);
+		if (n < 0 && errno == EAGAIN)
+			return -EAGAIN;
+		if (n > 0)
+			return n;
+		if (n < 0 && errno != EOPNOTSUPP && errno != ENOSYS && errno != EINVAL)
+			return -errno;
+		j->no_nowait = n < 0; /* memory file systems and old kernels: reading does not wait there, or we must */
+	}
+	return segment_read(j->options.fs, s->fd, data, len, at);
+}
+
+static enum im_status ask_for(struct journal *j, struct segment *s, uint64_t pos)
+{
+	j->misses++;
+	(void)pthread_mutex_lock(&j->lock);
+	j->fetch = s;
+	j->fetch_at = pos;
+	(void)pthread_cond_signal(&j->wake);
+	(void)pthread_mutex_unlock(&j->lock);
+	return IM_BUSY;
+}
+
+/* Bytes of whole valid records at the front; *need: what the first one takes if it is not whole. */
+static size_t whole_records(const struct segment *s, uint64_t offset, const uint8_t *data, size_t len, size_t *need)
+{
+	const uint8_t *body;
+	size_t pos = 0, body_len;
+
+	*need = 0;
+	while (im_record_read(s->epoch, offset + pos, data + pos, len - pos, &body, &body_len) == IM_RECORD_VALID)
+		pos += im_record_size(body_len);
+	if (pos == 0 && len >= IM_RECORD_HEADER) {
+		body_len = (size_t)data[0] | (size_t)data[1] << 8 | (size_t)data[2] << 16 | (size_t)data[3] << 24;
+		if (body_len > 0 && body_len <= IM_RECORD_MAX)
+			*need = im_record_size(body_len);
+	}
+	return pos;
+}
+
+/*
+ * What was accepted is not there any more. In a poisoned epoch the kernel gave up pages it could not
+ * write: that part is lost, which the log says once, and the rest goes on. Elsewhere it is a broken disk:
+ * nothing is passed over, an admin must look.
+ */
+static enum im_status unreadable(struct journal *j, struct segment *s, const struct journal_cursor *c, int e)
+{
+	uint64_t from, lost = 0;
+
+	if (!s->suspect) {
+		if (!j->reported_stuck)
+			im_log(IM_LOG_ERROR, "evt=journal_unreadable epoch=%" PRIu64 " offset=%" PRIu64 " error=\"%s\"", c->epoch, c->offset,
+			       e ? strerror(e) : "damaged record");
+		j->reported_stuck = true;
+		return im_fail(&j->why, IM_FAILED, "the journal cannot be read at epoch %" PRIu64 ", offset %" PRIu64, c->epoch, c->offset);
+	}
+	for (; s && s->epoch == c->epoch; s = s->next) { /* what stands behind a hole cannot be handed over either */
+		from = c->offset > s->start ? c->offset : s->start;
+		lost += s->end - from;
+		j->kept -= s->end - (from > s->confirmed ? from : s->confirmed);
+		s->end = from;
+		if (s->confirmed > s->end)
+			s->confirmed = s->end;
+	}
+	im_log(IM_LOG_ERROR, "evt=journal_lost epoch=%" PRIu64 " offset=%" PRIu64 " bytes=%" PRIu64 " note=\"the disk failed before it had them\"",
+	       c->epoch, c->offset, lost);
+	return IM_BUSY; /* the next call goes on behind it */
+}
+
+/* Reads at most `len` bytes of records at *c into the buffer. IM_BAD_INPUT: *need bytes are needed for the first one. */
+static enum im_status read_piece(struct journal *j, struct segment *s, struct journal_cursor *c, size_t len, struct im_buf *out, size_t *need)
+{
+	uint64_t pos = c->offset - s->start;
+	size_t whole;
+	ssize_t n;
+
+	if (!im_buf_reserve(out, len))
+		return im_fail(&j->why, IM_BUSY, "out of memory for %zu bytes of the journal", len);
+	n = read_some(j, s, out->data + out->len, len, SEGMENT_PAGE + pos);
+	if (n == -EAGAIN)
+		return ask_for(j, s, pos);
+	if (n < 0)
+		return unreadable(j, s, c, (int)-n);
+	whole = whole_records(s, c->offset, (uint8_t *)out->data + out->len, (size_t)n, need);
+	if (whole == 0 && (size_t)n < len && !j->no_nowait && j->misses < MISSES_MAX)
+		return ask_for(j, s, pos); /* only the front is in memory */
+	if (whole == 0)
+		return *need > len && *need <= s->end - c->offset ? IM_BAD_INPUT : unreadable(j, s, c, 0);
+	j->misses = 0;
+	out->len += whole;
+	c->offset += whole;
+	return IM_OK;
+}
+
+enum im_status journal_read(struct journal *j, struct journal_cursor *c, size_t max, struct im_buf *out,
+			    uint64_t *slice_epoch, uint64_t *slice_offset)
+{
+	struct segment *s = seek(j, c);
+	struct journal_cursor from;
+	uint64_t left;
+	enum im_status st;
+	size_t need = 0;
+
+	if (!s)
+		return IM_NOT_FOUND;
+	from = *c;
+	left = s->end - c->offset;
+	if (max < IM_RECORD_HEADER)
+		max = IM_RECORD_HEADER;
+	st = read_piece(j, s, c, left < max ? (size_t)left : max, out, &need);
+	if (st == IM_BAD_INPUT)
+		st = read_piece(j, s, c, need, out, &need);
+	if (st != IM_OK)
+		return st;
+	*slice_epoch = from.epoch;
+	*slice_offset = from.offset;
+	return IM_OK;
+}
+
+void journal_confirm(struct journal *j, uint64_t epoch, uint64_t offset)
+{
+	struct segment *s;
+	uint64_t to;
+
+	for (s = j->first; s && s->epoch <= epoch; s = s->next) {
+		if (s->epoch < epoch)
+			continue;
+		to = offset < s->end ? offset : s->end;
+		if (to > s->confirmed) {
+			j->kept -= to - s->confirmed;
+			s->confirmed = to;
+		}
+	}
+	if (j->first == j->current || j->first->confirmed < j->first->end)
+		return;
+	(void)pthread_mutex_lock(&j->lock);
+	while (j->first != j->current && j->first->confirmed == j->first->end) {
+		j->first->gone = j->reapable = true;
+		j->first = j->first->next;
+	}
+	(void)pthread_cond_signal(&j->wake);
+	(void)pthread_mutex_unlock(&j->lock);
+}

@@ -1,0 +1,102 @@
+/*
+ * What journal.c (the broker's thread) and journal_thread.c share.
+ *
+ * Segments form one list, oldest first: older epochs, then the current one. The broker's thread appends
+ * to the list's end and moves `first`; the thread frees from `reap` on what is `gone`. So each pointer has
+ * one writer, and the lock is taken only for rare things: a new segment, a failure, a fetch, a wake-up.
+ */
+#ifndef PLUGIN_JOURNAL_INTERNAL_H
+#define PLUGIN_JOURNAL_INTERNAL_H
+
+#include "base/conf.h"
+#include "base/status.h"
+#include "journal.h"
+#include "journal_segment.h"
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#define JOURNAL_SYNC_MS 5            /* a sync begins this long after the first unsynced byte: with its own time 10 ms or less */
+#define JOURNAL_UNSYNCED_MAX_MS 1000 /* older than that: refuse, the disk does not keep up */
+#define JOURNAL_RETRY_MIN_MS 100     /* preparing a file failed: try again after this, doubled up to ... */
+#define JOURNAL_RETRY_MAX_MS 5000
+#define JOURNAL_FETCH (4u << 20)     /* bytes brought into memory for a reader that found them missing */
+
+struct journal_options {
+	const char *dir;             /* of the segments */
+	uint64_t limit;
+	uint64_t segment_cap;        /* bytes of records in one; the largest record must fit */
+	enum im_durability durability;
+	const struct journal_fs *fs;
+};
+
+enum im_status journal_open_with(const struct journal_options *options, struct journal **out, struct im_err *err);
+
+enum journal_state {
+	JOURNAL_OPEN,
+	JOURNAL_POISONED, /* a write or sync failed: nothing is accepted until the thread has prepared a new epoch */
+};
+
+struct journal {
+	struct journal_options options;
+	char *dir;
+	int lock_fd;
+
+	/* The broker's thread only. */
+	struct segment *first;       /* oldest that is not gone */
+	struct segment *current;     /* appended to */
+	struct segment_before before; /* of the poisoned epoch; goes into the next one's header */
+	uint64_t kept;               /* bytes not confirmed */
+	char *scratch;               /* header and body of the record being written */
+	size_t scratch_cap;
+	bool no_nowait;              /* the file system does not know RWF_NOWAIT */
+	bool reported_stuck;
+	unsigned misses;             /* reads in a row that found their bytes not in memory */
+	struct im_err why;
+
+	/* Shared without the lock. */
+	_Atomic int state;           /* enum journal_state */
+	_Atomic int64_t unsynced_us; /* when the oldest byte after the last sync's begin was written; 0 = none */
+	_Atomic int64_t syncing_us;  /* ... of those the running sync covers; 0 = none */
+	_Atomic bool asleep;         /* the thread waits without a deadline: whoever brings work must wake it */
+
+	/* Shared under the lock. */
+	pthread_mutex_t lock;
+	pthread_cond_t wake;
+	struct segment *sync_from;   /* the oldest segment that may hold unsynced bytes */
+	struct segment *last;        /* the list's end as the thread sees it: `current` */
+	struct segment *spare;       /* prepared, for the current epoch or, after a failure, the next */
+	uint64_t spare_epoch;        /* what a spare must be made for */
+	uint32_t spare_index;
+	struct segment *fetch;       /* to be brought into memory */
+	uint64_t fetch_at;
+	struct im_err failed;        /* why the last preparation or sync failed; empty = it did not */
+	bool news;                   /* `failed` changed: for the log */
+	bool reapable;               /* something is gone */
+	bool stop;
+
+	/* The thread only. */
+	struct segment *reap;        /* the oldest not freed */
+	struct segment_making making;
+	int64_t retry_at_ms;
+	int retry_ms;
+	pthread_t thread;
+	bool started;
+};
+
+void *journal_thread_main(void *arg);
+uint64_t journal_epoch_after(uint64_t epoch); /* larger, and at least the wall clock's seconds */
+/* What a scan of the folder found. */
+struct journal_found {
+	struct segment *first, *last; /* with records, oldest first; NULL: none */
+	struct segment_file { uint64_t epoch; uint32_t index; } *useless; /* empty, or behind a hole; NULL: none */
+	size_t n_useless;
+	uint64_t seen;                /* the highest epoch of any file */
+	unsigned holes;               /* epochs that end earlier than their files do */
+};
+enum im_status journal_recover(const struct journal_fs *fs, const char *dir, struct journal_found *out, struct im_err *err);
+void journal_found_finish(struct journal_found *f); /* frees the segments too, unless taken (first = NULL) */
+void journal_poison(struct journal *j, const char *what, int e); /* either thread */
+
+#endif

@@ -1,0 +1,250 @@
+/*
+ * The journal's thread: everything that may take time. One turn of its loop does the most urgent thing:
+ * sync what is due, bring in what a reader misses, delete what is confirmed, make the next segment (a
+ * piece at a time, so that a sync never waits long). With nothing to do it sleeps without a deadline.
+ *
+ * A failed sync is never repeated: the kernel may have marked the pages clean, and the next call would
+ * report a success that is none. The epoch is poisoned instead. What it had accepted is still in the page
+ * cache as long as the kernel does not need the room, and the link goes on delivering it from there;
+ * only a power cut or an eviction before the message service has it can lose it.
+ */
+#include "journal_internal.h"
+
+#include "base/clock.h"
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+void journal_poison(struct journal *j, const char *what, int e)
+{
+	(void)pthread_mutex_lock(&j->lock);
+	if (atomic_load(&j->state) == JOURNAL_OPEN) {
+		(void)im_fail(&j->failed, IM_FAILED, "%s in %.150s failed: %s; opening a new epoch", what, j->dir, strerror(e));
+		j->news = true;
+		/* A spare of this epoch is useless now: the thread makes one for the next. */
+		atomic_store(&j->state, JOURNAL_POISONED);
+		(void)pthread_cond_signal(&j->wake);
+	}
+	(void)pthread_mutex_unlock(&j->lock);
+}
+
+/* From sync_from up to what was the last segment when it began. Without the lock during the calls. */
+static void sync_due(struct journal *j)
+{
+	struct segment *s, *last;
+	int e = 0;
+
+	(void)pthread_mutex_lock(&j->lock);
+	s = j->sync_from;
+	last = j->last;
+	(void)pthread_mutex_unlock(&j->lock);
+	atomic_store(&j->syncing_us, atomic_load(&j->unsynced_us));
+	atomic_store(&j->unsynced_us, 0);
+	for (; e == 0; s = s->next) {
+		e = segment_sync(j->options.fs, s->fd);
+		if (s == last)
+			break;
+	}
+	if (e != 0) {
+		journal_poison(j, "sync", e);
+	} else {
+		(void)pthread_mutex_lock(&j->lock);
+		j->sync_from = last;
+		(void)pthread_mutex_unlock(&j->lock);
+	}
+	atomic_store(&j->syncing_us, 0);
+}
+
+static void fetch(struct journal *j, struct segment *s, uint64_t at)
+{
+	static char piece[256u << 10]; /* read to be in the cache; the bytes themselves are of no use here */
+	uint64_t end = at + JOURNAL_FETCH;
+
+	if (end > s->cap)
+		end = s->cap;
+	for (; at < end; at += sizeof(piece))
+		if (segment_read(j->options.fs, s->fd, piece, sizeof(piece), SEGMENT_PAGE + at) <= 0)
+			return; /* the reader will see the error itself */
+}
+
+/* Files go oldest first. The first that may still be needed ends it. */
+static void reap(struct journal *j)
+{
+	struct segment *s;
+
+	for (;;) {
+		(void)pthread_mutex_lock(&j->lock);
+		s = j->reap;
+		if (!s->gone || s == j->sync_from || s == j->last) {
+			j->reapable = false;
+			(void)pthread_mutex_unlock(&j->lock);
+			return;
+		}
+		j->reap = s->next;
+		(void)pthread_mutex_unlock(&j->lock);
+		segment_remove(j->options.fs, j->dir, s);
+	}
+}
+
+static void make_failed(struct journal *j, const struct im_err *err)
+{
+	j->retry_ms = j->retry_ms == 0 ? JOURNAL_RETRY_MIN_MS : j->retry_ms * 2;
+	if (j->retry_ms > JOURNAL_RETRY_MAX_MS)
+		j->retry_ms = JOURNAL_RETRY_MAX_MS;
+	j->retry_at_ms = im_clock_mono_ms() + j->retry_ms;
+	(void)pthread_mutex_lock(&j->lock);
+	j->news = j->news || strcmp(j->failed.text, err->text) != 0;
+	j->failed = *err;
+	(void)pthread_mutex_unlock(&j->lock);
+}
+
+static void made(struct journal *j, struct segment *s)
+{
+	j->retry_ms = 0;
+	j->retry_at_ms = 0;
+	(void)pthread_mutex_lock(&j->lock);
+	j->spare = s;
+	j->news = j->news || j->failed.text[0] != '\0';
+	j->failed.text[0] = '\0';
+	(void)pthread_mutex_unlock(&j->lock);
+}
+
+uint64_t journal_epoch_after(uint64_t epoch)
+{
+	uint64_t now = (uint64_t)(im_clock_wall_ms() / 1000);
+
+	return epoch + 1 > now ? epoch + 1 : now;
+}
+
+/* After a failure what was prepared or is being made for the old epoch is of no use. */
+static void turn_to_next_epoch(struct journal *j)
+{
+	struct segment *useless = NULL;
+
+	(void)pthread_mutex_lock(&j->lock);
+	if (atomic_load(&j->state) == JOURNAL_POISONED && j->spare_epoch == j->last->epoch) {
+		useless = j->spare;
+		j->spare = NULL;
+		j->spare_epoch = journal_epoch_after(j->last->epoch);
+		j->spare_index = 0;
+	}
+	(void)pthread_mutex_unlock(&j->lock);
+	if (useless)
+		segment_remove(j->options.fs, j->dir, useless);
+}
+
+static void make_piece(struct journal *j, uint64_t epoch, uint32_t index)
+{
+	const struct journal_fs *fs = j->options.fs;
+	struct segment *s = NULL;
+	struct im_err err = {""};
+	enum im_status st = IM_OK;
+
+	if (j->making.s && (j->making.s->epoch != epoch || j->making.s->index != index))
+		segment_make_drop(fs, j->dir, &j->making);
+	if (!j->making.s)
+		st = segment_make_start(fs, j->dir, epoch, index, j->options.segment_cap, &j->making, &err);
+	if (st == IM_OK)
+		st = segment_make_step(fs, j->dir, &j->making, &s, &err);
+	if (st == IM_OK)
+		made(j, s);
+	else if (st != IM_BUSY)
+		make_failed(j, &err);
+}
+
+/* What there is to do, seen under the lock. */
+struct work {
+	bool stop, reap, make;
+	struct segment *fetch;
+	uint64_t fetch_at, epoch;
+	uint32_t index;
+};
+
+static struct work look(struct journal *j)
+{
+	struct work w;
+
+	(void)pthread_mutex_lock(&j->lock);
+	w.stop = j->stop;
+	w.reap = j->reapable;
+	w.make = !j->spare;
+	w.epoch = j->spare_epoch;
+	w.index = j->spare_index;
+	w.fetch = j->fetch;
+	w.fetch_at = j->fetch_at;
+	j->fetch = NULL;
+	(void)pthread_mutex_unlock(&j->lock);
+	return w;
+}
+
+/*
+ * Sleeps until woken, or `at_us` on the monotonic clock (0 = no deadline). With a sync pending the deadline is
+ * its time and appends need not wake anybody; otherwise `asleep` asks the first append to. What could have
+ * happened since the caller looked is checked again under the lock, after `asleep` is set: no wake-up is lost.
+ */
+static void sleep_until(struct journal *j, int64_t at_us)
+{
+	struct timespec ts = {at_us / 1000000, at_us % 1000000 * 1000};
+	bool pending;
+
+	(void)pthread_mutex_lock(&j->lock);
+	pending = atomic_load(&j->unsynced_us) != 0 && at_us != 0;
+	atomic_store(&j->asleep, !pending);
+	while (!j->stop && !j->fetch && !j->reapable) {
+		bool poisoned = atomic_load(&j->state) == JOURNAL_POISONED;
+
+		if (!pending && !poisoned && atomic_load(&j->unsynced_us) != 0)
+			break;
+		if (poisoned && j->spare_epoch == j->last->epoch)
+			break;
+		if (!j->spare && j->retry_at_ms == 0)
+			break;
+		if (at_us == 0)
+			(void)pthread_cond_wait(&j->wake, &j->lock);
+		else if (pthread_cond_timedwait(&j->wake, &j->lock, &ts) == ETIMEDOUT)
+			break;
+	}
+	atomic_store(&j->asleep, false);
+	(void)pthread_mutex_unlock(&j->lock);
+}
+
+/* When the next thing is due; 0 = never by itself. */
+static int64_t due_us(const struct journal *j, bool make)
+{
+	int64_t unsynced = atomic_load(&j->unsynced_us);
+	int64_t due = 0;
+
+	if (unsynced != 0 && atomic_load(&j->state) == JOURNAL_OPEN) /* a poisoned epoch is not synced again */
+		due = unsynced + JOURNAL_SYNC_MS * 1000;
+	if (make && (due == 0 || j->retry_at_ms * 1000 < due))
+		due = j->retry_at_ms * 1000;
+	return due;
+}
+
+void *journal_thread_main(void *arg)
+{
+	struct journal *j = arg;
+
+	for (;;) {
+		struct work w;
+		int64_t now, due;
+
+		turn_to_next_epoch(j);
+		w = look(j);
+		now = im_clock_mono_us();
+		due = atomic_load(&j->unsynced_us);
+		if (due != 0 && atomic_load(&j->state) == JOURNAL_OPEN && (w.stop || now >= due + JOURNAL_SYNC_MS * 1000))
+			sync_due(j);
+		if (w.stop)
+			return NULL;
+		if (w.fetch)
+			fetch(j, w.fetch, w.fetch_at);
+		if (w.reap)
+			reap(j);
+		if (w.make && now >= j->retry_at_ms * 1000)
+			make_piece(j, w.epoch, w.index);
+		else if (!w.fetch)
+			sleep_until(j, due_us(j, w.make));
+	}
+}
