@@ -9,6 +9,7 @@
 #include "message.h"
 #include "roster/roster.h"
 #include "store.h"
+#include "wire/topic.h"
 
 struct delivery;
 
