@@ -60,6 +60,9 @@ void session_table_destroy(struct session_table *t);
 enum session_claim { SESSION_FREE, SESSION_OWN, SESSION_OF_OTHER };
 enum session_claim session_claim(struct session_table *t, const char *client_id, const char *user);
 
+/* In use, or stored, by a user or service of ours. */
+bool session_holds_id(struct session_table *t, const char *client_id);
+
 /* AUTH accepted one of ours. Takes the client id over from an older connection, restores stored filters unless
    clean. NULL: out of memory. */
 struct session *session_open(struct session_table *t, const struct mosquitto *context, const struct broker_client *c, bool service);

@@ -1,0 +1,388 @@
+/*
+ * Logins. Order: services, then the client id, then tokens, then the cache, then (rationed) argon2id.
+ * The cache holds a keyed MAC over user, the user's version and the password field, both of good and of bad ones,
+ * so that a device with an old password does not eat the ration.
+ */
+#include "auth.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "limit.h"
+#include "wire/codec.h"
+
+#include <arpa/inet.h>
+#include <sodium.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <uthash.h>
+
+#define MAC_LEN 16
+#define SERVICE_USER "$im"
+#define SERVICE_PREFIX "$im-"
+
+struct proven {
+	uint8_t mac[MAC_LEN];
+	bool good;
+	char user[IM_NAME_MAX + 1];
+	UT_hash_handle hh;
+};
+
+struct refused {
+	int64_t ts;
+	char *user, *client_id, *address;
+	struct auth_why why;
+};
+
+struct auth {
+	char secret[65];
+	uint8_t key[32];         /* of the cache, new at each start */
+	struct proven *cache;
+	struct limit_bucket hashes, lines;
+	uint64_t unsaid;         /* log lines left out */
+	struct refused refused[AUTH_REFUSED_MAX];
+	size_t n_refused, next_refused;
+	struct auth_stats stats;
+};
+
+static enum auth_verdict say(struct auth_why *why, enum auth_verdict v, const char *rule, const char *fix, const char *fmt, ...)
+	__attribute__((format(printf, 5, 6)));
+
+static enum auth_verdict say(struct auth_why *why, enum auth_verdict v, const char *rule, const char *fix, const char *fmt, ...)
+{
+	va_list ap;
+
+	why->rule = rule;
+	(void)snprintf(why->fix, sizeof(why->fix), "%s", fix); /* shortened at worst */
+	va_start(ap, fmt);
+	(void)vsnprintf(why->reason, sizeof(why->reason), fmt, ap);
+	va_end(ap);
+	return v;
+}
+
+struct auth *auth_create(const char *secret)
+{
+	struct auth *a = calloc(1, sizeof(*a));
+
+	if (!a)
+		return NULL;
+	(void)snprintf(a->secret, sizeof(a->secret), "%s", secret);
+	randombytes_buf(a->key, sizeof(a->key));
+	return a;
+}
+
+static void refused_clear(struct refused *r)
+{
+	free(r->user);
+	free(r->client_id);
+	free(r->address);
+	memset(r, 0, sizeof(*r));
+}
+
+static void cache_remove(struct auth *a, struct proven *p)
+{
+	HASH_DEL(a->cache, p);
+	free(p);
+}
+
+void auth_destroy(struct auth *a)
+{
+	if (!a)
+		return;
+	for (size_t i = 0; i < AUTH_REFUSED_MAX; i++)
+		refused_clear(&a->refused[i]);
+	while (a->cache)
+		cache_remove(a, a->cache);
+	sodium_memzero(a, sizeof(*a));
+	free(a);
+}
+
+/* ---- services ---- */
+
+/* A Unix socket's address is its path. WebSocket clients can forge theirs, but are known as such. */
+static bool over_unix_socket(const struct broker_client *c)
+{
+	struct in6_addr any;
+
+	if (c->websocket || !c->address)
+		return false;
+	return inet_pton(AF_INET, c->address, &any) != 1 && inet_pton(AF_INET6, c->address, &any) != 1;
+}
+
+static enum auth_verdict check_service(const struct auth *a, const struct broker_client *c, const char *password, struct auth_why *why)
+{
+	size_t len = password ? strlen(password) : 0;
+
+	if (strncmp(c->id, SERVICE_PREFIX, strlen(SERVICE_PREFIX)) != 0)
+		return say(why, AUTH_REFUSE, "service_id", "services use the client id that belongs to them",
+			   "the service credential is for client ids that begin with " SERVICE_PREFIX " only");
+	if (!over_unix_socket(c))
+		return say(why, AUTH_REFUSE, "service_socket", "connect over the broker's Unix socket (im_bus)",
+			   "services connect over the Unix socket only");
+	if (strlen(a->secret) != 64 || len != 64 || sodium_memcmp(a->secret, password, 64) != 0)
+		return say(why, AUTH_REFUSE, "service_secret", "read run/bus.secret again: it is new at each start of the broker",
+			   "wrong service secret");
+	return AUTH_SERVICE;
+}
+
+/* ---- users that are not ours ---- */
+
+/*
+ * With a plugin that only defers, the broker refuses every login with a user name; without one and without
+ * password_file it accepts them if allow_anonymous is on. The old clients must not see that difference.
+ */
+static enum auth_verdict check_foreign(const struct auth_view *v, const struct broker_client *c, struct auth_why *why)
+{
+	const struct im_settings *s = v->settings;
+	size_t user_len;
+	char name[IM_NAME_MAX + 1];
+
+	if (session_holds_id(v->sessions, c->id))
+		return say(why, AUTH_REFUSE, "client_id_taken", "use another client id",
+			   "client id %.128s is in use or has a stored session, by one of the chat's users", c->id);
+	if (im_client_id_named(c->id, &user_len) && user_len <= IM_NAME_MAX) {
+		memcpy(name, c->id, user_len);
+		name[user_len] = '\0';
+		if (roster_user(v->roster, name))
+			return say(why, AUTH_REFUSE, "client_id_named", "use another client id", "client id %.128s belongs to user %s alone", c->id, name);
+	}
+	if (s->has_password_file || s->other_auth_plugins)
+		return AUTH_DEFER;
+	if (roster_version(v->roster) == 0 && !v->link_up && c->user)
+		return say(why, AUTH_REFUSE, "no_roster", "start the message service, then come again",
+			   "no copy of the users yet, so nobody can be told from ours");
+	if (s->allow_anonymous)
+		return AUTH_FOREIGN;
+	return AUTH_DEFER; /* the broker refuses */
+}
+
+/* ---- our users ---- */
+
+static enum auth_verdict check_client_id(const struct auth_view *v, const struct broker_client *c, struct auth_why *why)
+{
+	size_t len;
+
+	if (im_client_id_named(c->id, &len)) {
+		if (strlen(c->user) != len || strncmp(c->id, c->user, len) != 0)
+			return say(why, AUTH_REFUSE, "client_id_named", "use {user}:{device} with your own name, or an id without a colon",
+				   "client id %.128s belongs to user %.*s alone", c->id, (int)(len > IM_NAME_MAX ? IM_NAME_MAX : len), c->id);
+	} else if (!im_client_id_unnamed(c->id, c->user)) {
+		return say(why, AUTH_REFUSE, "client_id_bad", "1 to 128 printable ASCII bytes without / + #, or {user}:{device}",
+			   "this client id is not allowed");
+	}
+	if (session_claim(v->sessions, c->id, c->user) == SESSION_OF_OTHER)
+		return say(why, AUTH_REFUSE, "client_id_taken", "use another client id, best of all {user}:{device}",
+			   "client id %.128s is in use or has a stored session, by somebody else", c->id);
+	return AUTH_OURS;
+}
+
+enum auth_verdict auth_check_name(const struct auth_view *v, const struct broker_client *c, struct auth_why *why)
+{
+	const struct roster_user *u = c->user ? roster_user(v->roster, c->user) : NULL;
+
+	say(why, AUTH_OURS, "ok", "", "nothing refuses this connect but a wrong password or token");
+	if (!c->id)
+		return say(why, AUTH_REFUSE, "client_id_bad", "give a client id", "no client id");
+	if (strncmp(c->id, SERVICE_PREFIX, strlen(SERVICE_PREFIX)) == 0 && !(c->user && strcmp(c->user, SERVICE_USER) == 0))
+		return say(why, AUTH_REFUSE, "client_id_reserved", "use another client id", "client ids that begin with " SERVICE_PREFIX " belong to services");
+	if (!u)
+		return check_foreign(v, c, why);
+	if (u->disabled)
+		return say(why, AUTH_REFUSE, "user_disabled", "an admin may enable the user again", "user %s is disabled", u->name);
+	return check_client_id(v, c, why);
+}
+
+static void mac_of(const struct auth *a, const struct roster_user *u, const char *password, uint8_t mac[MAC_LEN])
+{
+	crypto_generichash_state st;
+	uint64_t version = u->version;
+
+	(void)crypto_generichash_init(&st, a->key, sizeof(a->key), MAC_LEN); /* fails for wrong lengths only */
+	(void)crypto_generichash_update(&st, (const uint8_t *)u->name, strlen(u->name) + 1);
+	(void)crypto_generichash_update(&st, (const uint8_t *)&version, sizeof(version));
+	(void)crypto_generichash_update(&st, (const uint8_t *)u->password, strlen(u->password) + 1);
+	(void)crypto_generichash_update(&st, (const uint8_t *)password, strlen(password));
+	(void)crypto_generichash_final(&st, mac, MAC_LEN);
+}
+
+static void remember(struct auth *a, const uint8_t mac[MAC_LEN], const char *user, bool good)
+{
+	struct proven *p;
+
+	if (HASH_COUNT(a->cache) >= AUTH_CACHE_MAX)
+		cache_remove(a, a->cache); /* in order of insertion: the oldest */
+	p = calloc(1, sizeof(*p));
+	if (!p)
+		return; /* hashed again next time */
+	memcpy(p->mac, mac, MAC_LEN);
+	p->good = good;
+	(void)snprintf(p->user, sizeof(p->user), "%s", user);
+	HASH_ADD(hh, a->cache, mac, MAC_LEN, p);
+}
+
+/* -1: no such token. 0: expired. 1: good. */
+static int check_token(const struct roster_user *u, const char *password)
+{
+	uint8_t hash[32];
+	int found = -1;
+
+	if (u->n_tokens == 0)
+		return -1;
+	(void)crypto_generichash(hash, sizeof(hash), (const uint8_t *)password, strlen(password), NULL, 0); /* fails for wrong lengths only */
+	for (size_t i = 0; i < u->n_tokens; i++) {
+		if (sodium_memcmp(hash, u->tokens[i].hash, sizeof(hash)) != 0)
+			continue;
+		found = u->tokens[i].expires_ms == 0 || u->tokens[i].expires_ms > im_clock_wall_ms();
+	}
+	return found;
+}
+
+static enum auth_verdict bad_password(struct auth_why *why, const struct roster_user *u)
+{
+	return say(why, AUTH_REFUSE, "bad_password", "use the password or a token of this user (imctl token issue)",
+		   "wrong password or token for user %s", u->name);
+}
+
+static enum auth_verdict check_password(struct auth *a, const struct auth_view *v, const struct roster_user *u, const char *password,
+					struct auth_why *why)
+{
+	uint8_t mac[MAC_LEN];
+	struct proven *p;
+	bool good;
+
+	if (u->password[0] == '\0')
+		return bad_password(why, u);
+	mac_of(a, u, password, mac);
+	HASH_FIND(hh, a->cache, mac, MAC_LEN, p);
+	if (p) {
+		a->stats.cached++;
+		return p->good ? AUTH_OURS : bad_password(why, u);
+	}
+	if (!limit_take(&a->hashes, v->settings->login_interval_ms * 1000LL, v->settings->login_burst, im_clock_mono_us())) {
+		a->stats.later++;
+		return say(why, AUTH_LATER, "login_ration", "connect again; tokens are not rationed",
+			   "too many new passwords to check at once (im_login_burst, im_login_interval)");
+	}
+	a->stats.hashed++;
+	good = crypto_pwhash_str_verify(u->password, password, strlen(password)) == 0;
+	remember(a, mac, u->name, good);
+	return good ? AUTH_OURS : bad_password(why, u);
+}
+
+static enum auth_verdict check_credential(struct auth *a, const struct auth_view *v, const struct roster_user *u, const char *password,
+					  struct auth_why *why)
+{
+	int token;
+
+	if (!password || !*password)
+		return say(why, AUTH_REFUSE, "no_password", "send the password or a token as the MQTT password", "no password for user %s", u->name);
+	token = check_token(u, password);
+	if (token == 0)
+		return say(why, AUTH_REFUSE, "token_expired", "issue a new token", "this token of user %s has expired", u->name);
+	return token > 0 ? AUTH_OURS : check_password(a, v, u, password, why);
+}
+
+enum auth_verdict auth_check(struct auth *a, const struct auth_view *v, const struct broker_client *c, const char *password,
+			     struct auth_why *why)
+{
+	enum auth_verdict verdict = auth_check_name(v, c, why);
+
+	if (c->id && c->user && strcmp(c->user, SERVICE_USER) == 0)
+		verdict = check_service(a, c, password, why);
+	else if (verdict == AUTH_OURS)
+		verdict = check_credential(a, v, roster_user(v->roster, c->user), password, why);
+	if (verdict == AUTH_OURS)
+		a->stats.accepted++;
+	else if (verdict == AUTH_REFUSE)
+		a->stats.refused++;
+	return verdict;
+}
+
+/* ---- what was refused ---- */
+
+/* A copy without control bytes, for logs; ids and names of strangers may hold anything. */
+static char *tame(const char *s, size_t most)
+{
+	char *out = strndup(s ? s : "", most);
+
+	for (char *p = out; p && *p; p++)
+		if ((unsigned char)*p < ' ' || *p == '"' || *p == 0x7f)
+			*p = '?';
+	return out;
+}
+
+static void log_refused(struct auth *a, const struct refused *r)
+{
+	if (!limit_take_rate(&a->lines, AUTH_LOG_RATE, im_clock_mono_us())) {
+		a->unsaid++;
+		return;
+	}
+	if (a->unsaid > 0)
+		im_log(IM_LOG_NOTICE, "evt=connect_refused more=%llu not shown", (unsigned long long)a->unsaid);
+	a->unsaid = 0;
+	im_log(IM_LOG_NOTICE, "evt=connect_refused user=%s client=%s address=%s rule=%s reason=\"%s\"", r->user, r->client_id,
+	       r->address, r->why.rule, r->why.reason);
+}
+
+void auth_refused(struct auth *a, const struct broker_client *c, const struct auth_why *why)
+{
+	struct refused *r = &a->refused[a->next_refused];
+
+	refused_clear(r);
+	r->ts = im_clock_wall_ms();
+	r->user = tame(c->user, 128);
+	r->client_id = tame(c->id, 128);
+	r->address = tame(c->address, 128);
+	r->why = *why;
+	if (!r->user || !r->client_id || !r->address) {
+		refused_clear(r);
+		return;
+	}
+	log_refused(a, r);
+	a->next_refused = (a->next_refused + 1) % AUTH_REFUSED_MAX;
+	if (a->n_refused < AUTH_REFUSED_MAX)
+		a->n_refused++;
+}
+
+static void put_json(struct im_buf *out, const char *name, const char *value)
+{
+	im_buf_printf(out, "\"%s\":", name);
+	im_json_string(out, value, strlen(value));
+}
+
+bool auth_last_refused(const struct auth *a, const char *user, const char *client_id, struct im_buf *out)
+{
+	for (size_t i = 1; i <= a->n_refused; i++) {
+		const struct refused *r = &a->refused[(a->next_refused + AUTH_REFUSED_MAX - i) % AUTH_REFUSED_MAX];
+
+		if (strcmp(r->user, user) != 0 || (client_id && strcmp(r->client_id, client_id) != 0))
+			continue;
+		im_buf_printf(out, "\"ts\":%lld,", (long long)r->ts);
+		put_json(out, "client_id", r->client_id);
+		im_buf_add_char(out, ',');
+		put_json(out, "address", r->address);
+		im_buf_add_char(out, ',');
+		put_json(out, "rule", r->why.rule);
+		im_buf_add_char(out, ',');
+		put_json(out, "reason", r->why.reason);
+		im_buf_add_char(out, ',');
+		put_json(out, "fix", r->why.fix);
+		return true;
+	}
+	return false;
+}
+
+void auth_forget(struct auth *a, const char *user)
+{
+	struct proven *p, *next;
+
+	HASH_ITER(hh, a->cache, p, next)
+		if (strcmp(p->user, user) == 0)
+			cache_remove(a, p);
+}
+
+void auth_stats(const struct auth *a, struct auth_stats *out)
+{
+	*out = a->stats;
+}

@@ -1,0 +1,173 @@
+/*
+ * The doorway to the broker. Two facts of 2.0 are handled here: it does not export the readers of MQTT 5
+ * properties (libmosquitto has them, with the same structs), and WebSocket connections are written only
+ * when its poll returns, which on an idle broker takes up to 100 ms - so a timer's signal interrupts it.
+ */
+#include "broker.h"
+
+#include "base/log.h"
+
+#include <errno.h>
+#include <mosquitto.h>
+#include <mosquitto_broker.h>
+#include <mosquitto_plugin.h>
+#include <mqtt_protocol.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define WAKE_SIGNAL (SIGRTMIN + 3) /* SIGRTMIN itself is log rotation in 2.1 */
+#define WAKE_NS 150000             /* long enough for the turn of the loop that flushes to have begun */
+
+void *broker_alloc(size_t len)
+{
+	return mosquitto_malloc(len ? len : 1);
+}
+
+void broker_free(void *p)
+{
+	if (p)
+		mosquitto_free(p);
+}
+
+char *broker_strdup(const char *s)
+{
+	return mosquitto_strdup(s);
+}
+
+/* ---- out ---- */
+
+static bool add_pair(mosquitto_property **list, const char *name, const char *value)
+{
+	if (!value || !*value)
+		return true;
+	return mosquitto_property_add_string_pair(list, MQTT_PROP_USER_PROPERTY, name, value) == MOSQ_ERR_SUCCESS;
+}
+
+static bool add_number(mosquitto_property **list, const char *name, long long value)
+{
+	char text[24];
+
+	if (value == 0)
+		return true;
+	(void)snprintf(text, sizeof(text), "%lld", value); /* always fits */
+	return add_pair(list, name, text);
+}
+
+static bool add_properties(mosquitto_property **list, const Im__Bus__Properties *p)
+{
+	bool ok = add_pair(list, "im-id", p->id) && add_pair(list, "im-from", p->from) && add_pair(list, "im-conv", p->conv) &&
+		  add_number(list, "im-seq", (long long)p->seq) && add_number(list, "im-ts", p->ts) &&
+		  add_pair(list, "im-type", p->type);
+
+	if (ok && p->ct && *p->ct)
+		ok = mosquitto_property_add_string(list, MQTT_PROP_CONTENT_TYPE, p->ct) == MOSQ_ERR_SUCCESS;
+	if (ok && p->correlation.len > 0 && p->correlation.len <= UINT16_MAX)
+		ok = mosquitto_property_add_binary(list, MQTT_PROP_CORRELATION_DATA, p->correlation.data,
+						   (uint16_t)p->correlation.len) == MOSQ_ERR_SUCCESS;
+	return ok;
+}
+
+bool broker_send(const char *client_id, const char *topic, void *payload, size_t len, int qos, const Im__Bus__Properties *props)
+{
+	mosquitto_property *list = NULL;
+
+	if (props && !add_properties(&list, props))
+		goto fail;
+	if (len > INT32_MAX || mosquitto_broker_publish(client_id, topic, (int)len, payload, qos, false, list) != MOSQ_ERR_SUCCESS)
+		goto fail;
+	return true;
+fail:
+	mosquitto_property_free_all(&list);
+	broker_free(payload);
+	return false;
+}
+
+void broker_kick(const char *client_id, bool with_will)
+{
+	(void)mosquitto_kick_client_by_clientid(client_id, with_will); /* gone already: as wished */
+}
+
+static void on_wake(int sig)
+{
+	(void)sig; /* interrupting the poll is all it is for */
+}
+
+void broker_wake(void)
+{
+	static timer_t timer;
+	static enum { NEW, READY, BROKEN } state = NEW;
+	const struct itimerspec once = { .it_value = { .tv_nsec = WAKE_NS } };
+
+	if (state == NEW) {
+		struct sigaction sa = { .sa_handler = on_wake };
+		struct sigevent ev = { .sigev_notify = SIGEV_SIGNAL };
+
+		ev.sigev_signo = WAKE_SIGNAL;
+		(void)sigemptyset(&sa.sa_mask); /* cannot fail */
+		state = sigaction(WAKE_SIGNAL, &sa, NULL) == 0 && timer_create(CLOCK_MONOTONIC, &ev, &timer) == 0 ? READY : BROKEN;
+		if (state == BROKEN)
+			im_log(IM_LOG_WARNING, "evt=wake error=\"%s\": WebSocket clients may wait 100 ms", strerror(errno));
+	}
+	if (state == READY)
+		(void)timer_settime(timer, 0, &once, NULL); /* lost: 100 ms later then */
+}
+
+void broker_log(int level, const char *line)
+{
+	static const int to[] = { MOSQ_LOG_ERR, MOSQ_LOG_WARNING, MOSQ_LOG_NOTICE, MOSQ_LOG_INFO, MOSQ_LOG_DEBUG };
+
+	mosquitto_log_printf(to[level], "im: %s", line);
+}
+
+/* ---- in ---- */
+
+void broker_client(const struct mosquitto *context, struct broker_client *out)
+{
+	int keepalive = mosquitto_client_keepalive(context);
+
+	out->id = mosquitto_client_id(context);
+	out->user = mosquitto_client_username(context);
+	out->address = mosquitto_client_address(context);
+	out->protocol = (unsigned)mosquitto_client_protocol_version(context);
+	out->keepalive_s = keepalive > 0 ? (unsigned)keepalive : 0;
+	out->clean = mosquitto_client_clean_session(context);
+	out->websocket = mosquitto_client_protocol(context) == mp_websockets;
+}
+
+void broker_properties_read(const void *list, struct broker_properties *out)
+{
+	const mosquitto_property *p = list;
+	char *name, *value;
+
+	memset(out, 0, sizeof(*out));
+	if (!p)
+		return;
+	(void)mosquitto_property_read_string(p, MQTT_PROP_CONTENT_TYPE, &out->content_type, false);
+	(void)mosquitto_property_read_string(p, MQTT_PROP_RESPONSE_TOPIC, &out->response_topic, false);
+	(void)mosquitto_property_read_binary(p, MQTT_PROP_CORRELATION_DATA, &out->correlation, &out->correlation_len, false);
+	/* Not given: NULL, that is all there is to know. */
+	for (p = mosquitto_property_read_string_pair(p, MQTT_PROP_USER_PROPERTY, &name, &value, false); p && !out->id;
+	     p = mosquitto_property_read_string_pair(p, MQTT_PROP_USER_PROPERTY, &name, &value, true)) {
+		if (name && value && strcmp(name, "im-id") == 0) {
+			out->id = value;
+			value = NULL;
+		}
+		free(name);
+		free(value);
+		name = value = NULL;
+		if (out->id)
+			break;
+	}
+}
+
+void broker_properties_free(struct broker_properties *p)
+{
+	free(p->content_type);
+	free(p->response_topic);
+	free(p->id);
+	free(p->correlation);
+	memset(p, 0, sizeof(*p));
+}

@@ -1,0 +1,31 @@
+/*
+ * The error inbox: how a client learns that something was refused, and why. Immediate errors go out in the
+ * session's codec; those of a connection that had to be closed are owed to its client id and sent after its
+ * next connect.
+ */
+#ifndef PLUGIN_REFUSE_H
+#define PLUGIN_REFUSE_H
+
+#include "base/conf.h"
+#include "session.h"
+#include "wire/refusal.h"
+
+struct refusals;
+
+#define REFUSE_OWED_MAX 1024u /* errors owed to closed connections: one each; beyond it the oldest is forgotten */
+
+struct refusals *refusals_create(void); /* NULL: out of memory */
+void refusals_destroy(struct refusals *r);
+
+/*
+ * Sends in/err now. topic: what was refused; id: the client's id for it, may be NULL. false: this connection
+ * is over im_rate_refusals and is being closed (nothing was sent).
+ */
+bool refuse_send(const struct im_settings *settings, struct session_table *sessions, struct session *s, const struct im_refusal *why,
+		 const char *topic, const char *id);
+/* Kept for the next connection of this client id. */
+void refuse_owe(struct refusals *r, const char *client_id, const struct im_refusal *why, const char *topic, const char *id);
+/* Sends what is owed to those who are back and have subscribed, or have had a second for it. */
+void refuse_tick(struct refusals *r, const struct im_settings *settings, struct session_table *sessions);
+
+#endif

@@ -1,0 +1,740 @@
+/*
+ * Sessions. The one difficult idea: the broker's events name contexts, not connections. At a takeover AUTH
+ * of the new connection comes before DISCONNECT of the old one, DISCONNECT also comes for logins that
+ * failed (with the victim's client id), for sockets that never sent CONNECT, and a second time when a
+ * stored session is resumed. So everything is keyed by the context's address from AUTH to the first
+ * DISCONNECT, and a second index tells which context holds a client id now.
+ *
+ *   by_context   every connection let in            by_id       the newest of each client id
+ *   kept         what a stored session had          gone        ended ones whose will may still be sent
+ */
+#include "session.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "session_file.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <uthash.h>
+
+/* Ended connections remembered for their delayed wills: beyond it the oldest will is not sent. */
+#define GONE_MAX 4096u
+/* Stored sessions: as many as a broker of this size could hold; beyond it filters are not kept over a restart. */
+#define KEPT_MAX 1000000u
+/* A stored session of MQTT 5 that may have ended at disconnect (its expiry is invisible) claims its id so long. */
+#define CLAIM_MS (24 * 3600 * 1000LL)
+
+struct entry {
+	struct session s; /* first: a session pointer is an entry pointer */
+	bool foreign;
+	bool settled;     /* foreign: let in, seen at a tick */
+	bool active;      /* has sent a packet */
+	bool was_own;     /* what is queued in the broker was queued for this user */
+	uint64_t opened_tick;
+	UT_hash_handle hh_context, hh_id, hh_handle;
+};
+
+struct kept {
+	char *client_id, *user;
+	const struct mosquitto *context; /* of the connection, or of the stored session */
+	enum im_codec codec;
+	bool sure;        /* the broker certainly keeps it (3.1.1 without clean session) */
+	int64_t seen_ms;  /* wall: last time it was connected */
+	struct session_filter *filters;
+	unsigned n_filters;
+	UT_hash_handle hh;
+};
+
+struct gone {
+	struct session_gone g;
+	const struct mosquitto *context;
+	UT_hash_handle hh;
+};
+
+struct session_table {
+	struct entry *by_context, *by_id, *by_handle;
+	struct kept *kept;
+	struct gone *gone;
+	struct session_file *file;
+	uint64_t next_handle;
+	uint64_t tick;
+	size_t ours;
+	unsigned kicks;   /* queued */
+	unsigned unsettled;
+};
+
+/* ---- filters ---- */
+
+static void filters_free(struct session_filter *f, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++)
+		free(f[i].filter);
+	free(f);
+}
+
+static bool filters_add(struct session_filter **f, unsigned *n, const char *filter, int qos)
+{
+	struct session_filter *more = realloc(*f, (*n + 1) * sizeof(*more));
+	char *copy;
+
+	if (!more)
+		return false;
+	*f = more;
+	copy = strdup(filter);
+	if (!copy)
+		return false;
+	more[*n] = (struct session_filter){ .filter = copy, .qos = (uint8_t)qos };
+	(*n)++;
+	return true;
+}
+
+static int filters_find(const struct session_filter *f, unsigned n, const char *filter)
+{
+	for (unsigned i = 0; i < n; i++)
+		if (strcmp(f[i].filter, filter) == 0)
+			return (int)i;
+	return -1;
+}
+
+static void filters_remove(struct session_filter *f, unsigned *n, unsigned i)
+{
+	free(f[i].filter);
+	f[i] = f[--*n];
+}
+
+/* "im/v1/{level}/..." -> its codec; what we stored was checked when it was granted. */
+static enum im_codec codec_of(const char *filter)
+{
+	struct im_filter f;
+
+	im_filter_parse(filter, &f);
+	return f.kind == IM_FILTER_INBOX ? f.codec : IM_CODEC_NONE;
+}
+
+/* ---- stored sessions ---- */
+
+static struct kept *kept_find(struct session_table *t, const char *client_id)
+{
+	struct kept *k;
+
+	HASH_FIND(hh, t->kept, client_id, strlen(client_id), k);
+	return k;
+}
+
+static void kept_free(struct kept *k)
+{
+	if (!k)
+		return;
+	filters_free(k->filters, k->n_filters);
+	free(k->client_id);
+	free(k->user);
+	free(k);
+}
+
+static struct kept *kept_add(struct session_table *t, const char *client_id, const char *user)
+{
+	struct kept *k;
+
+	if (HASH_CNT(hh, t->kept) >= KEPT_MAX)
+		return NULL;
+	k = calloc(1, sizeof(*k));
+	if (!k)
+		return NULL;
+	k->client_id = strdup(client_id);
+	k->user = strdup(user);
+	if (!k->client_id || !k->user) {
+		kept_free(k);
+		return NULL;
+	}
+	HASH_ADD_KEYPTR(hh, t->kept, k->client_id, strlen(k->client_id), k);
+	return k;
+}
+
+static void kept_describe(const struct kept *k, struct session_kept *out)
+{
+	*out = (struct session_kept){
+		.client_id = k->client_id, .user = k->user, .sure = k->sure, .seen_ms = k->seen_ms,
+		.filters = k->filters, .n_filters = k->n_filters,
+	};
+}
+
+static void kept_each(void *arg, session_kept_fn *fn, void *fn_arg)
+{
+	struct session_table *t = arg;
+	struct kept *k, *next;
+	struct session_kept row;
+
+	HASH_ITER(hh, t->kept, k, next) {
+		kept_describe(k, &row);
+		fn(fn_arg, &row);
+	}
+}
+
+static void kept_write(struct session_table *t, const struct kept *k)
+{
+	struct session_kept row;
+
+	kept_describe(k, &row);
+	session_file_put(t->file, &row, kept_each, t);
+}
+
+static void kept_remove(struct session_table *t, struct kept *k)
+{
+	HASH_DEL(t->kept, k);
+	session_file_remove(t->file, k->client_id, kept_each, t);
+	kept_free(k);
+}
+
+/* At start: one row of {dir}/sessions. */
+static void kept_load(void *arg, const struct session_kept *row)
+{
+	struct session_table *t = arg;
+	struct kept *k = kept_find(t, row->client_id);
+
+	if (k) {
+		HASH_DEL(t->kept, k);
+		kept_free(k);
+	}
+	if (row->removed)
+		return;
+	k = kept_add(t, row->client_id, row->user);
+	if (!k)
+		return;
+	k->sure = row->sure;
+	k->seen_ms = row->seen_ms;
+	for (unsigned i = 0; i < row->n_filters; i++) {
+		if (!filters_add(&k->filters, &k->n_filters, row->filters[i].filter, row->filters[i].qos))
+			return;
+		if (k->codec == IM_CODEC_NONE)
+			k->codec = codec_of(row->filters[i].filter);
+	}
+}
+
+/* Brings the stored copy up to the session's filters. */
+static void kept_follow(struct session_table *t, const struct session *s)
+{
+	struct kept *k = kept_find(t, s->client_id);
+
+	if (!k || k->context != s->context)
+		return;
+	filters_free(k->filters, k->n_filters);
+	k->filters = NULL;
+	k->n_filters = 0;
+	k->codec = s->codec;
+	for (unsigned i = 0; i < s->n_filters; i++)
+		if (!filters_add(&k->filters, &k->n_filters, s->filters[i].filter, s->filters[i].qos))
+			break;
+	kept_write(t, k);
+}
+
+/* ---- gone ---- */
+
+static void gone_remove(struct session_table *t, struct gone *g)
+{
+	HASH_DEL(t->gone, g);
+	free(g->g.user);
+	free(g->g.client_id);
+	free(g);
+}
+
+static void gone_forget(struct session_table *t, const struct mosquitto *context)
+{
+	struct gone *g;
+
+	HASH_FIND_PTR(t->gone, &context, g);
+	if (g)
+		gone_remove(t, g);
+}
+
+static void gone_add(struct session_table *t, const struct session *s)
+{
+	struct gone *g;
+
+	gone_forget(t, s->context);
+	if (HASH_CNT(hh, t->gone) >= GONE_MAX)
+		gone_remove(t, t->gone); /* uthash iterates in order of insertion: the first is the oldest */
+	g = calloc(1, sizeof(*g));
+	if (!g)
+		return;
+	g->context = s->context;
+	g->g.user = strdup(s->user);
+	g->g.client_id = strdup(s->client_id);
+	g->g.protocol = s->protocol;
+	if (!g->g.user || !g->g.client_id) {
+		free(g->g.user);
+		free(g->g.client_id);
+		free(g);
+		return;
+	}
+	HASH_ADD_PTR(t->gone, context, g);
+}
+
+const struct session_gone *session_gone(struct session_table *t, const struct mosquitto *context)
+{
+	struct gone *g;
+
+	HASH_FIND_PTR(t->gone, &context, g);
+	return g ? &g->g : NULL;
+}
+
+/* ---- the table ---- */
+
+enum im_status session_table_create(const char *dir, uint64_t epoch, struct session_table **out, struct im_err *err)
+{
+	struct session_table *t = calloc(1, sizeof(*t));
+	enum im_status st;
+
+	if (!t)
+		return im_fail(err, IM_FAILED, "out of memory");
+	t->next_handle = (epoch << 32) + 1;
+	st = session_file_open(dir, kept_load, kept_each, t, &t->file, err);
+	if (st != IM_OK) {
+		session_table_destroy(t);
+		return st;
+	}
+	*out = t;
+	return IM_OK;
+}
+
+static struct entry *entry_of(struct session *s)
+{
+	return (struct entry *)s;
+}
+
+void session_free(struct session *s)
+{
+	if (!s)
+		return;
+	filters_free(s->filters, s->n_filters);
+	free((char *)s->user);
+	free((char *)s->client_id);
+	free(s);
+}
+
+void session_table_destroy(struct session_table *t)
+{
+	struct entry *e, *next;
+	struct kept *k, *next_kept;
+
+	if (!t)
+		return;
+	HASH_CLEAR(hh_id, t->by_id);
+	HASH_CLEAR(hh_handle, t->by_handle);
+	HASH_ITER(hh_context, t->by_context, e, next) {
+		HASH_DELETE(hh_context, t->by_context, e);
+		session_free(&e->s);
+	}
+	while (t->gone)
+		gone_remove(t, t->gone);
+	HASH_ITER(hh, t->kept, k, next_kept) {
+		HASH_DEL(t->kept, k);
+		kept_free(k);
+	}
+	session_file_close(t->file);
+	free(t);
+}
+
+static struct entry *find_context(struct session_table *t, const struct mosquitto *context)
+{
+	struct entry *e;
+
+	HASH_FIND(hh_context, t->by_context, &context, sizeof(context), e);
+	return e;
+}
+
+static struct entry *find_id(struct session_table *t, const char *client_id)
+{
+	struct entry *e;
+
+	HASH_FIND(hh_id, t->by_id, client_id, strlen(client_id), e);
+	return e;
+}
+
+struct session *session_by_handle(struct session_table *t, uint64_t handle)
+{
+	struct entry *e;
+
+	HASH_FIND(hh_handle, t->by_handle, &handle, sizeof(handle), e);
+	/* Taken over: its client id now leads to somebody else's connection. */
+	return e && find_id(t, e->s.client_id) == e ? &e->s : NULL;
+}
+
+struct session *session_by_context(struct session_table *t, const struct mosquitto *context)
+{
+	struct entry *e = find_context(t, context);
+
+	return e && !e->foreign ? &e->s : NULL;
+}
+
+struct session *session_by_client_id(struct session_table *t, const char *client_id)
+{
+	struct entry *e = find_id(t, client_id);
+
+	return e && !e->foreign ? &e->s : NULL;
+}
+
+enum session_claim session_claim(struct session_table *t, const char *client_id, const char *user)
+{
+	struct entry *e = find_id(t, client_id);
+	struct kept *k = kept_find(t, client_id);
+
+	if (e)
+		return strcmp(e->s.user, user) == 0 ? SESSION_OWN : SESSION_OF_OTHER;
+	if (!k)
+		return SESSION_FREE;
+	if (strcmp(k->user, user) == 0)
+		return SESSION_OWN;
+	return k->sure || im_clock_wall_ms() - k->seen_ms < CLAIM_MS ? SESSION_OF_OTHER : SESSION_FREE;
+}
+
+bool session_holds_id(struct session_table *t, const char *client_id)
+{
+	struct kept *k = kept_find(t, client_id);
+
+	return session_by_client_id(t, client_id) || (k && (k->sure || im_clock_wall_ms() - k->seen_ms < CLAIM_MS));
+}
+
+bool session_taken_over(struct session_table *t, const struct session *s)
+{
+	return find_id(t, s->client_id) != (const struct entry *)s;
+}
+
+bool session_is_stored(struct session_table *t, const struct mosquitto *context, const struct broker_client *c)
+{
+	struct kept *k = c->id ? kept_find(t, c->id) : NULL;
+
+	if (!k || !c->user || strcmp(k->user, c->user) != 0)
+		return false;
+	return c->address == NULL || k->context == context;
+}
+
+/* ---- AUTH ---- */
+
+static struct entry *entry_create(struct session_table *t, const struct mosquitto *context, const struct broker_client *c)
+{
+	struct entry *e = calloc(1, sizeof(*e));
+	struct session *s;
+
+	if (!e)
+		return NULL;
+	s = &e->s;
+	s->context = context;
+	s->user = strdup(c->user ? c->user : "");
+	s->client_id = strdup(c->id);
+	if (!s->user || !s->client_id) {
+		session_free(s);
+		return NULL;
+	}
+	s->protocol = c->protocol;
+	s->keepalive_s = c->keepalive_s;
+	s->clean = c->clean;
+	s->websocket = c->websocket;
+	s->since_ms = im_clock_wall_ms();
+	s->opened_ms = im_clock_mono_ms();
+	if (c->address)
+		strncpy(s->address, c->address, sizeof(s->address) - 1);
+	e->opened_tick = t->tick;
+	return e;
+}
+
+/* Puts a new connection into the indexes; an older one of the same client id keeps only its context. */
+static void entry_enter(struct session_table *t, struct entry *e)
+{
+	struct entry *old = find_context(t, e->s.context);
+
+	if (old) { /* its DISCONNECT never came: cannot happen, but a stale pointer must not stay */
+		bool owner;
+
+		session_free(session_close(t, e->s.context, &owner));
+	}
+	gone_forget(t, e->s.context);
+	old = find_id(t, e->s.client_id);
+	if (old)
+		HASH_DELETE(hh_id, t->by_id, old);
+	HASH_ADD(hh_context, t->by_context, s.context, sizeof(e->s.context), e);
+	HASH_ADD_KEYPTR(hh_id, t->by_id, e->s.client_id, strlen(e->s.client_id), e);
+}
+
+/* Filters that a resumed session still has in the broker are ours again too. */
+static void restore_filters(struct entry *e, const struct kept *k)
+{
+	struct session *s = &e->s;
+
+	for (unsigned i = 0; i < k->n_filters; i++)
+		if (!filters_add(&s->filters, &s->n_filters, k->filters[i].filter, k->filters[i].qos))
+			return;
+	s->codec = k->codec;
+}
+
+static void open_stored(struct session_table *t, struct entry *e)
+{
+	struct session *s = &e->s;
+	struct kept *k = kept_find(t, s->client_id);
+
+	if (k && (s->clean || strcmp(k->user, s->user) != 0)) {
+		kept_remove(t, k);
+		k = NULL;
+	}
+	if (k) {
+		e->was_own = true;
+		restore_filters(e, k);
+	}
+	if (s->clean && s->protocol != 5)
+		return; /* ends with the connection */
+	if (!k)
+		k = kept_add(t, s->client_id, s->user);
+	if (!k)
+		return;
+	k->context = s->context;
+	k->sure = !s->clean && s->protocol != 5;
+	k->seen_ms = s->since_ms;
+	kept_write(t, k);
+}
+
+struct session *session_open(struct session_table *t, const struct mosquitto *context, const struct broker_client *c, bool service)
+{
+	struct entry *e = entry_create(t, context, c);
+
+	if (!e)
+		return NULL;
+	e->s.service = service;
+	e->s.handle = t->next_handle++;
+	entry_enter(t, e);
+	HASH_ADD(hh_handle, t->by_handle, s.handle, sizeof(e->s.handle), e);
+	if (!service) {
+		t->ours++;
+		open_stored(t, e);
+	}
+	return &e->s;
+}
+
+void session_open_foreign(struct session_table *t, const struct mosquitto *context, const struct broker_client *c)
+{
+	struct entry *e;
+
+	if (!c->id || find_context(t, context))
+		return;
+	e = entry_create(t, context, c);
+	if (!e)
+		return;
+	/*
+	 * Not let in yet, perhaps never: it must not take a client id away from the connection that has it
+	 * (a failed login gets its DISCONNECT at once). At the next tick whoever is still here has it.
+	 */
+	e->foreign = true;
+	t->unsettled++;
+	gone_forget(t, context);
+	HASH_ADD(hh_context, t->by_context, s.context, sizeof(e->s.context), e);
+}
+
+/* ---- DISCONNECT ---- */
+
+static void leave(struct session_table *t, struct entry *e)
+{
+	struct session *s = &e->s;
+	struct kept *k = kept_find(t, s->client_id);
+
+	HASH_DELETE(hh_handle, t->by_handle, e);
+	if (s->kicked)
+		t->kicks--;
+	if (s->service)
+		return;
+	t->ours--;
+	gone_add(t, s);
+	if (k && k->context == s->context)
+		k->seen_ms = im_clock_wall_ms();
+}
+
+struct session *session_close(struct session_table *t, const struct mosquitto *context, bool *owner)
+{
+	struct entry *e = find_context(t, context);
+
+	*owner = false;
+	if (!e)
+		return NULL;
+	*owner = find_id(t, e->s.client_id) == e;
+	HASH_DELETE(hh_context, t->by_context, e);
+	if (*owner)
+		HASH_DELETE(hh_id, t->by_id, e);
+	if (e->foreign) {
+		if (!e->settled)
+			t->unsettled--;
+		session_free(&e->s);
+		*owner = false;
+		return NULL;
+	}
+	leave(t, e);
+	return &e->s;
+}
+
+/* ---- filters of a session ---- */
+
+bool session_is_resuming(struct session_table *t, const struct session *s)
+{
+	const struct entry *e = (const struct entry *)s;
+
+	return e->was_own && !e->active && e->opened_tick == t->tick;
+}
+
+void session_is_active(struct session *s)
+{
+	entry_of(s)->active = true;
+}
+
+const struct session_filter *session_find_filter(const struct session *s, const char *filter)
+{
+	int i = filters_find(s->filters, s->n_filters, filter);
+
+	return i < 0 ? NULL : &s->filters[i];
+}
+
+enum im_status session_add_filter(struct session_table *t, struct session *s, const char *filter, enum im_codec codec, int qos)
+{
+	int i = filters_find(s->filters, s->n_filters, filter);
+
+	qos = qos > 1 ? 1 : qos;
+	if (i >= 0 && s->filters[i].qos == qos)
+		return IM_EXISTS;
+	if (i >= 0)
+		s->filters[i].qos = (uint8_t)qos;
+	else if (!filters_add(&s->filters, &s->n_filters, filter, qos))
+		return IM_FAILED;
+	s->codec = codec;
+	kept_follow(t, s);
+	return i >= 0 ? IM_EXISTS : IM_OK;
+}
+
+bool session_remove_filter(struct session_table *t, struct session *s, const char *filter)
+{
+	int i = filters_find(s->filters, s->n_filters, filter);
+
+	if (i < 0)
+		return false;
+	filters_remove(s->filters, &s->n_filters, (unsigned)i);
+	if (s->n_filters == 0)
+		s->codec = IM_CODEC_NONE;
+	kept_follow(t, s);
+	return true;
+}
+
+int session_wants(const struct session *s, const char *topic)
+{
+	int qos = -1;
+
+	for (unsigned i = 0; i < s->n_filters; i++)
+		if (s->filters[i].qos > qos && im_filter_matches(s->filters[i].filter, topic))
+			qos = s->filters[i].qos;
+	return qos;
+}
+
+void session_describe(const struct session *s, Im__Bus__Session *out, Im__Bus__Filter *filters, Im__Bus__Filter **array)
+{
+	im__bus__session__init(out);
+	out->handle = s->handle;
+	out->user = (char *)s->user;
+	out->client_id = (char *)s->client_id;
+	out->protocol = s->protocol;
+	out->keepalive_s = s->keepalive_s;
+	out->clean = s->clean;
+	out->websocket = s->websocket;
+	out->address = (char *)s->address;
+	out->since_ms = s->since_ms;
+	out->codec = (Im__Bus__Codec)s->codec;
+	for (unsigned i = 0; i < s->n_filters; i++) {
+		im__bus__filter__init(&filters[i]);
+		filters[i].filter = s->filters[i].filter;
+		filters[i].qos = s->filters[i].qos;
+		array[i] = &filters[i];
+	}
+	out->n_filters = s->n_filters;
+	out->filters = array;
+}
+
+void session_each(struct session_table *t, session_fn *fn, void *arg)
+{
+	struct entry *e, *next;
+
+	HASH_ITER(hh_context, t->by_context, e, next)
+		if (!e->foreign && !e->s.service && !session_taken_over(t, &e->s))
+			fn(arg, &e->s);
+}
+
+size_t session_count(const struct session_table *t)
+{
+	return t->ours;
+}
+
+/* ---- tick ---- */
+
+void session_kick(struct session_table *t, struct session *s, const char *reason)
+{
+	if (s->kicked)
+		return;
+	s->kicked = true;
+	t->kicks++;
+	im_log(IM_LOG_NOTICE, "evt=kick user=%s client=%s reason=\"%s\"", s->user, s->client_id, reason);
+}
+
+/* The broker calls DISCONNECT inside the kick, so the table changes under us: one at a time, by name. */
+static void kick_one(struct session_table *t, struct entry *e)
+{
+	bool taken = session_taken_over(t, &e->s);
+	char *id = strdup(e->s.client_id);
+
+	if (!id)
+		return;
+	if (!taken)
+		broker_kick(id, true);
+	free(id);
+}
+
+static void kick_all(struct session_table *t)
+{
+	const struct mosquitto **contexts;
+	struct entry *e, *next;
+	size_t n = 0;
+
+	contexts = calloc(t->kicks, sizeof(*contexts));
+	if (!contexts)
+		return; /* at the next tick, then */
+	HASH_ITER(hh_context, t->by_context, e, next)
+		if (e->s.kicked && n < t->kicks)
+			contexts[n++] = e->s.context;
+	for (size_t i = 0; i < n; i++) {
+		e = find_context(t, contexts[i]);
+		if (!e || !e->s.kicked)
+			continue;
+		/* WebSocket connections end after the call: asked once is enough. */
+		e->s.kicked = false;
+		t->kicks--;
+		kick_one(t, e);
+	}
+	free(contexts);
+}
+
+/* Foreign clients that survived their login hold their client id from now on. */
+static void settle(struct session_table *t)
+{
+	struct entry *e, *next, *old;
+
+	HASH_ITER(hh_context, t->by_context, e, next) {
+		if (!e->foreign || e->settled)
+			continue;
+		e->settled = true;
+		old = find_id(t, e->s.client_id);
+		if (old)
+			HASH_DELETE(hh_id, t->by_id, old);
+		HASH_ADD_KEYPTR(hh_id, t->by_id, e->s.client_id, strlen(e->s.client_id), e);
+	}
+	t->unsettled = 0;
+}
+
+void session_tick(struct session_table *t)
+{
+	t->tick++;
+	if (t->unsettled > 0)
+		settle(t);
+	if (t->kicks > 0)
+		kick_all(t);
+}
