@@ -64,7 +64,7 @@ struct seqgen;
 
 struct seq_lease {
 	uint32_t section;
-	uint64_t epoch;
+	uint64_t epoch;   /* asked: what the owner's store knows; a store restored from a copy must say 0 */
 	uint64_t ceiling; /* asked: 0 = acquire */
 	bool complete;    /* granted */
 	uint64_t floor;   /* granted: start above this; 0 = nothing to keep clear of */
