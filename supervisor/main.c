@@ -1,0 +1,235 @@
+/*
+ * im-supervisor: runs the broker and our services in the foreground and keeps them running. No shell, no
+ * configuration of its own: the table below says what runs, broker.conf says the rest.
+ */
+#include "base/conf.h"
+#include "base/log.h"
+#include "watch.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define PROBLEMS_MAX 64 /* shown at once; nobody mends more before trying again */
+
+/* What runs, in the order of the start. Each gets --config FILE (mosquitto: -c FILE) and what `more` says; {dir} is im_dir. */
+static const struct part_row {
+	const char *name;
+	const char *program; /* beside this program; mosquitto: in PATH or /usr/sbin */
+	const char *config_option;
+	const char *more[4];
+	bool demo;           /* only with --demo */
+} part_table[] = {
+	{"mosquitto", "mosquitto", "-c", {NULL}, false},
+	{"im-seqgen", "im-seqgen", "--config", {NULL}, false},
+	{"im-offline", "im-offline", "--config", {NULL}, false},
+	{"im-echo", "im-echo", "--config", {"--user", "echo", "--token-file", "{dir}/echo.token"}, true},
+};
+#define PART_COUNT (sizeof(part_table) / sizeof(part_table[0]))
+
+struct options {
+	const char *config, *ready_file, *log;
+	unsigned backoff_most_ms;
+	bool demo, check;
+};
+
+static void help(void)
+{
+	puts("usage: im-supervisor --config FILE [options]\n"
+	     "  --config FILE       broker.conf\n"
+	     "  --check             check the file, print what is wrong, start nothing\n"
+	     "  --ready-file FILE   written (with our pid) once all parts are up, removed at the end\n"
+	     "  --log files|stderr  where parts write: {im_dir}/log/NAME.log, appended (default), or our standard error\n"
+	     "  --backoff-max MS    longest wait before a part is started again (default 5000)\n"
+	     "  --demo              run the echo bot too\n"
+	     "  --print-reference   docs/configuration.md\n"
+	     "  --print-sample      the commented settings of broker.conf\n"
+	     "SIGTERM and SIGINT stop all in reverse order, a second one kills; SIGHUP is passed on.");
+}
+
+static void put_stdout(void *arg, const char *text)
+{
+	(void)arg;
+	(void)fputs(text, stdout); /* main looks at ferror at the end */
+}
+
+/* "{dir}/x" with the settings' folder. Caller frees; NULL: out of memory. */
+static char *expand(const char *text, const char *dir)
+{
+	char *out;
+
+	if (strncmp(text, "{dir}", 5) != 0)
+		return strdup(text);
+	return asprintf(&out, "%s%s", dir, text + 5) < 0 ? NULL : out;
+}
+
+static char *in_folder(const char *folder, size_t len, const char *program)
+{
+	char *path;
+
+	if (asprintf(&path, "%.*s/%s", (int)len, folder, program) < 0)
+		return NULL;
+	if (access(path, X_OK) == 0)
+		return path;
+	free(path);
+	return NULL;
+}
+
+/* A program of ours lies beside this one; others are looked for in PATH and /usr/sbin (where Debian has mosquitto). */
+static char *find_program(const char *program)
+{
+	const char *path = getenv("PATH");
+	char self[PATH_MAX];
+	ssize_t n;
+	char *found = NULL;
+
+	if (strncmp(program, "im-", 3) == 0) {
+		n = readlink("/proc/self/exe", self, sizeof(self) - 1);
+		if (n <= 0)
+			return NULL;
+		self[n] = '\0';
+		return in_folder(self, (size_t)(strrchr(self, '/') - self), program);
+	}
+	while (path && *path && !found) {
+		size_t len = strcspn(path, ":");
+
+		if (len)
+			found = in_folder(path, len, program);
+		path += len + (path[len] == ':');
+	}
+	return found ? found : in_folder("/usr/sbin", strlen("/usr/sbin"), program);
+}
+
+static enum im_status part_init(struct part *p, const struct part_row *row, const struct options *o, const struct im_settings *s,
+				struct im_err *err)
+{
+	int n = 0;
+
+	p->name = row->name;
+	p->argv[n++] = find_program(row->program);
+	if (!p->argv[0])
+		return im_fail(err, IM_NOT_FOUND, "%s is not there: %s", row->program,
+			       strncmp(row->program, "im-", 3) == 0 ? "it should lie beside im-supervisor" : "install it (apt install mosquitto)");
+	p->argv[n++] = strdup(row->config_option);
+	p->argv[n++] = strdup(o->config);
+	for (size_t i = 0; i < sizeof(row->more) / sizeof(row->more[0]) && row->more[i]; i++)
+		p->argv[n++] = expand(row->more[i], s->dir);
+	for (int i = 0; i < n; i++)
+		if (!p->argv[i])
+			return im_fail(err, IM_FAILED, "out of memory");
+	if (strcmp(o->log, "files") == 0 && asprintf(&p->log_path, "%s/log/%s.log", s->dir, row->name) < 0) {
+		p->log_path = NULL;
+		return im_fail(err, IM_FAILED, "out of memory");
+	}
+	return IM_OK;
+}
+_Static_assert(PART_ARGS_MAX >= 3 + 4 + 1, "argv[0], the configuration, `more`, NULL");
+
+/* Prints every problem to standard error. */
+static enum im_status read_settings(const char *path, struct im_settings *out)
+{
+	static struct im_conf_problem problems[PROBLEMS_MAX];
+	size_t n = 0;
+	enum im_status st = im_settings_read(path, out, problems, PROBLEMS_MAX, &n);
+
+	for (size_t i = 0; i < n && i < PROBLEMS_MAX; i++)
+		fprintf(stderr, "%s%s\n", problems[i].fatal ? "" : "warning: ", problems[i].text);
+	if (n > PROBLEMS_MAX)
+		fprintf(stderr, "... and %zu more\n", n - PROBLEMS_MAX);
+	return st;
+}
+
+static int run(const struct options *o, const struct im_settings *s)
+{
+	struct part parts[PART_COUNT];
+	struct watch w = {.parts = parts, .ready_file = o->ready_file};
+	struct rundir dir;
+	struct im_err err = {""};
+	enum im_status st = IM_OK;
+	int rc = 1;
+
+	memset(parts, 0, sizeof(parts));
+	if (rundir_open(s->dir, &dir, &err) != IM_OK) {
+		im_log(IM_LOG_ERROR, "evt=start dir=%s why=\"%s\"", s->dir, err.text);
+		return 1;
+	}
+	for (size_t i = 0; i < PART_COUNT && st == IM_OK; i++)
+		if (!part_table[i].demo || o->demo)
+			st = part_init(&parts[w.n++], &part_table[i], o, s, &err);
+	if (st != IM_OK) {
+		im_log(IM_LOG_ERROR, "evt=start why=\"%s\"", err.text);
+	} else {
+		w.env.notify_path = dir.notify_path;
+		w.env.backoff_most_ms = o->backoff_most_ms;
+		w.run = &dir;
+		rc = watch_run(&w);
+	}
+	for (size_t i = 0; i < w.n; i++)
+		part_finish(&parts[i]);
+	rundir_close(&dir);
+	return rc;
+}
+
+enum { OPT_CONFIG = 256, OPT_CHECK, OPT_READY, OPT_LOG, OPT_BACKOFF, OPT_DEMO, OPT_REFERENCE, OPT_SAMPLE, OPT_VERSION, OPT_HELP };
+
+static const struct option option_table[] = {
+	{"config", required_argument, NULL, OPT_CONFIG}, {"check", no_argument, NULL, OPT_CHECK},
+	{"ready-file", required_argument, NULL, OPT_READY}, {"log", required_argument, NULL, OPT_LOG},
+	{"backoff-max", required_argument, NULL, OPT_BACKOFF}, {"demo", no_argument, NULL, OPT_DEMO},
+	{"print-reference", no_argument, NULL, OPT_REFERENCE}, {"print-sample", no_argument, NULL, OPT_SAMPLE},
+	{"version", no_argument, NULL, OPT_VERSION}, {"help", no_argument, NULL, OPT_HELP}, {NULL, 0, NULL, 0},
+};
+
+/* -1: go on; otherwise the exit status. */
+static int parse_options(struct options *o, int argc, char **argv)
+{
+	int c;
+
+	while ((c = getopt_long(argc, argv, "", option_table, NULL)) != -1) {
+		switch (c) {
+		case OPT_CONFIG: o->config = optarg; break;
+		case OPT_CHECK: o->check = true; break;
+		case OPT_READY: o->ready_file = optarg; break;
+		case OPT_LOG: o->log = optarg; break;
+		case OPT_BACKOFF: o->backoff_most_ms = (unsigned)strtoul(optarg, NULL, 10); break;
+		case OPT_DEMO: o->demo = true; break;
+		case OPT_REFERENCE: im_settings_print_markdown(put_stdout, NULL); return fflush(stdout) || ferror(stdout);
+		case OPT_SAMPLE: im_settings_print_sample(put_stdout, NULL); return fflush(stdout) || ferror(stdout);
+		case OPT_VERSION: puts("im-supervisor " IM_VERSION); return 0;
+		case OPT_HELP: help(); return 0;
+		default: return 2;
+		}
+	}
+	if (!o->config || optind < argc || o->backoff_most_ms < PART_BACKOFF_FIRST_MS ||
+	    (strcmp(o->log, "files") != 0 && strcmp(o->log, "stderr") != 0)) {
+		help();
+		return 2;
+	}
+	return -1;
+}
+
+int main(int argc, char **argv)
+{
+	struct options o = {.log = "files", .backoff_most_ms = PART_BACKOFF_MOST_MS};
+	struct im_settings settings;
+	int rc = parse_options(&o, argc, argv);
+
+	if (rc >= 0)
+		return rc;
+	if (read_settings(o.config, &settings) != IM_OK)
+		return 2;
+	if (o.check) {
+		im_settings_finish(&settings);
+		return 0;
+	}
+	im_log_open("im-supervisor", (enum im_log_level)settings.log_level, NULL);
+	umask(077);
+	rc = run(&o, &settings);
+	im_settings_finish(&settings);
+	return rc;
+}
