@@ -837,3 +837,11 @@ void roster_since(const struct roster *r, uint64_t version, roster_item_fn *fn, 
 	for (e = e ? e->newer : r->oldest; e; e = e->newer)
 		show(r, e, fn, arg);
 }
+
+void roster_swap(struct roster *a, struct roster *b)
+{
+	struct roster keep = *a; /* nothing inside points back at the struct */
+
+	*a = *b;
+	*b = keep;
+}

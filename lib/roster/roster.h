@@ -55,6 +55,7 @@ void roster_destroy(struct roster *r);
  */
 enum im_status roster_apply(struct roster *r, const Im__Bus__RosterItem *item);
 void roster_clear(struct roster *r);
+void roster_swap(struct roster *a, struct roster *b); /* exchanges contents: a snapshot comes into force at once */
 uint64_t roster_version(const struct roster *r); /* of the newest item */
 
 const struct roster_user *roster_user(const struct roster *r, const char *name);   /* NULL: none */
