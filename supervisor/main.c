@@ -12,10 +12,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #define PROBLEMS_MAX 64 /* shown at once; nobody mends more before trying again */
+#define FILES_WANTED 65536 /* one per connection; not the hard limit, because libwebsockets takes memory for each possible one */
 
 /* What runs, in the order of the start. Each gets --config FILE (mosquitto: -c FILE) and what `more` says; {dir} is im_dir. */
 static const struct part_row {
@@ -144,6 +146,18 @@ static enum im_status read_settings(const char *path, struct im_settings *out)
 	return st;
 }
 
+/* mosquitto never raises its limit of open files, and the usual 1024 are 1000 clients. */
+static void raise_file_limit(void)
+{
+	struct rlimit l;
+
+	if (getrlimit(RLIMIT_NOFILE, &l) < 0 || l.rlim_cur >= FILES_WANTED)
+		return;
+	l.rlim_cur = l.rlim_max < FILES_WANTED ? l.rlim_max : FILES_WANTED;
+	if (setrlimit(RLIMIT_NOFILE, &l) < 0)
+		im_log(IM_LOG_WARNING, "evt=rlimit why=\"%s\": the number of connections stays small", strerror(errno));
+}
+
 static int run(const struct options *o, const struct im_settings *s)
 {
 	struct part parts[PART_COUNT];
@@ -229,6 +243,7 @@ int main(int argc, char **argv)
 	}
 	im_log_open("im-supervisor", (enum im_log_level)settings.log_level, NULL);
 	umask(077);
+	raise_file_limit();
 	rc = run(&o, &settings);
 	im_settings_finish(&settings);
 	return rc;
