@@ -14,6 +14,23 @@
 
 #define SINK "$im/sink"
 
+bool acl_is_admin(const struct im_settings *settings, const char *user)
+{
+	size_t len = strlen(user);
+	const char *at = settings->admins ? settings->admins : "";
+
+	while (*at) {
+		size_t skip = strspn(at, ", \t"), n;
+
+		at += skip;
+		n = strcspn(at, ", \t");
+		if (n == len && n > 0 && memcmp(at, user, n) == 0)
+			return true;
+		at += n;
+	}
+	return false;
+}
+
 enum acl_verdict acl_plain(const struct im_settings *settings, const struct acl_who *who)
 {
 	bool others = settings->has_acl_file || settings->other_auth_plugins;
@@ -126,7 +143,7 @@ static struct session *find_who(struct plugin *p, const struct mosquitto *contex
 		who->client_id = c.id;
 		who->ours = c.user && roster_user(p->roster, c.user) != NULL;
 	}
-	who->admin = who->ours && plugin_is_admin(&p->settings, who->user);
+	who->admin = who->ours && acl_is_admin(&p->settings, who->user);
 	return s;
 }
 

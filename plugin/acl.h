@@ -29,6 +29,7 @@ struct acl_who {
 	bool admin;
 };
 
+bool acl_is_admin(const struct im_settings *settings, const char *user); /* im_admins */
 /* Ordinary topics. */
 enum acl_verdict acl_plain(const struct im_settings *settings, const struct acl_who *who);
 /* Publishing, by topic alone; on im/v1/... what is bad in other ways is found, and explained, by route.c. */

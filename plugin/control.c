@@ -1,6 +1,7 @@
 /* Who may command, and what is said when nobody is there to do it. */
 #include "control.h"
 
+#include "acl.h"
 #include "plugin.h"
 #include "wire/codec.h"
 
@@ -33,7 +34,7 @@ void control_message(struct plugin *p, const struct mosquitto *context, const ch
 
 	if (!s || s->kicked)
 		return;
-	if (!s->service && !plugin_is_admin(&p->settings, s->user)) {
+	if (!s->service && !acl_is_admin(&p->settings, s->user)) {
 		im_refuse(&why, IM_REFUSE_NOT_ALLOWED, "%s is not among im_admins", s->user);
 		(void)refuse_send(&p->settings, p->sessions, s, &why, topic, NULL); /* false: is being closed */
 		return;

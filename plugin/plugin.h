@@ -46,6 +46,4 @@ void plugin_tick(struct plugin *p);
 enum auth_verdict plugin_login(struct plugin *p, const struct mosquitto *context, const char *password);
 void plugin_disconnected(struct plugin *p, const struct mosquitto *context);
 
-bool plugin_is_admin(const struct im_settings *settings, const char *user);
-
 #endif

@@ -69,7 +69,8 @@ static bool span_copy(struct im_span span, char *out, size_t len)
 {
 	if (span.len >= len)
 		return false;
-	memcpy(out, span.text, span.len);
+	if (span.len > 0)
+		memcpy(out, span.text, span.len);
 	out[span.len] = '\0';
 	return true;
 }

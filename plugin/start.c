@@ -40,23 +40,6 @@ static enum im_status read_settings(const char *path, struct im_settings *out)
 	return st;
 }
 
-bool plugin_is_admin(const struct im_settings *settings, const char *user)
-{
-	size_t len = strlen(user);
-	const char *at = settings->admins ? settings->admins : "";
-
-	while (*at) {
-		size_t skip = strspn(at, ", \t"), n;
-
-		at += skip;
-		n = strcspn(at, ", \t");
-		if (n == len && n > 0 && memcmp(at, user, n) == 0)
-			return true;
-		at += n;
-	}
-	return false;
-}
-
 /* ---- files ---- */
 
 static enum im_status make_dir(const char *path, struct im_err *err)

@@ -127,7 +127,7 @@ static void why(struct plugin *p, const json_t *q, struct im_buf *out)
 		return;
 	}
 	who.ours = roster_user(p->roster, user) != NULL;
-	who.admin = who.ours && plugin_is_admin(&p->settings, user);
+	who.admin = who.ours && acl_is_admin(&p->settings, user);
 	if (strcmp(action, "connect") == 0) {
 		why_connect(p, user, what, out);
 	} else if (!who.ours) {

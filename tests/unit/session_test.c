@@ -1,0 +1,320 @@
+/* The broker's event sequences, one test each (what AUTH and DISCONNECT mean at takeover, resume, failed logins). */
+#include "fake_plugin.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define T fake.p.sessions
+
+static int setup(void **state)
+{
+	(void)state;
+	fake_start();
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	fake_stop();
+	return 0;
+}
+
+static struct session *open_as(struct fake_context *x, const char *user, const char *id, unsigned protocol, bool clean)
+{
+	fake_ctx(x, user, id, protocol, clean);
+	return session_open(T, (const struct mosquitto *)(const void *)x, &x->c, false);
+}
+
+static bool disconnect(struct fake_context *x, bool *owner)
+{
+	struct session *s = session_close(T, (const struct mosquitto *)(const void *)x, owner);
+
+	session_free(s);
+	return s != NULL;
+}
+
+static void handles_are_unique_and_carry_the_epoch(void **state)
+{
+	struct fake_context a, b;
+	uint64_t first = open_as(&a, "alice", "alice:phone", 4, true)->handle;
+	uint64_t second = open_as(&b, "bob", "bob:pc", 4, true)->handle;
+
+	(void)state;
+	assert_int_equal(first >> 32, 7);
+	assert_true(second > first);
+	assert_ptr_equal(session_by_handle(T, first), session_by_client_id(T, "alice:phone"));
+}
+
+static void a_connection_ends_once(void **state)
+{
+	struct fake_context a;
+	bool owner;
+
+	(void)state;
+	open_as(&a, "alice", "alice:phone", 4, true);
+	assert_true(disconnect(&a, &owner));
+	assert_true(owner);
+	assert_null(session_by_client_id(T, "alice:phone"));
+	assert_false(disconnect(&a, &owner)); /* kick inside MESSAGE: a second one */
+}
+
+static void takeover_new_one_is_in_before_the_old_one_is_out(void **state)
+{
+	struct fake_context old, new;
+	uint64_t first, second;
+	bool owner;
+
+	(void)state;
+	first = open_as(&old, "alice", "alice:phone", 4, true)->handle;
+	second = open_as(&new, "alice", "alice:phone", 4, true)->handle;
+	assert_true(session_taken_over(T, session_by_context(T, (const struct mosquitto *)(const void *)&old)));
+	assert_null(session_by_handle(T, first)); /* nothing more is handed to it */
+	assert_true(disconnect(&old, &owner));
+	assert_false(owner);
+	assert_int_equal(session_by_client_id(T, "alice:phone")->handle, second);
+	assert_non_null(session_by_handle(T, second));
+}
+
+static void failed_login_with_a_victims_client_id_changes_nothing(void **state)
+{
+	struct fake_context victim, thief;
+	bool owner;
+
+	(void)state;
+	open_as(&victim, "alice", "alice:phone", 4, true);
+	fake_ctx(&thief, "mallory", "alice:phone", 4, true);
+	assert_false(disconnect(&thief, &owner));
+	assert_non_null(session_by_client_id(T, "alice:phone"));
+}
+
+static void a_socket_that_never_connected_means_nothing(void **state)
+{
+	struct fake_context scan;
+	bool owner;
+
+	(void)state;
+	fake_ctx(&scan, NULL, NULL, 0, true);
+	assert_false(disconnect(&scan, &owner));
+	session_open_foreign(T, (const struct mosquitto *)(const void *)&scan, &scan.c);
+	session_tick(T);
+}
+
+static void resume_ends_the_old_context_a_second_time(void **state)
+{
+	struct fake_context old, new;
+	struct session *s;
+	bool owner;
+
+	(void)state;
+	s = open_as(&old, "alice", "alice:phone", 4, false);
+	assert_int_equal(session_add_filter(T, s, "im/v1/in/#", IM_CODEC_JSON, 2), IM_OK);
+	assert_true(disconnect(&old, &owner));
+	s = open_as(&new, "alice", "alice:phone", 4, false);
+	assert_false(disconnect(&old, &owner)); /* the broker says it again */
+	assert_ptr_equal(session_by_client_id(T, "alice:phone"), s);
+	assert_int_equal(s->n_filters, 1);
+	assert_int_equal(s->filters[0].qos, 1);
+	assert_int_equal(s->codec, IM_CODEC_JSON);
+	assert_true(session_is_resuming(T, s));
+	session_tick(T);
+	assert_false(session_is_resuming(T, s));
+}
+
+static void a_clean_start_forgets_the_stored_filters(void **state)
+{
+	struct fake_context a, b, c;
+	struct session *s;
+	bool owner;
+
+	(void)state;
+	s = open_as(&a, "alice", "alice:phone", 4, false);
+	session_add_filter(T, s, "im/v1/in/#", IM_CODEC_JSON, 1);
+	disconnect(&a, &owner);
+	s = open_as(&b, "alice", "alice:phone", 4, true);
+	assert_int_equal(s->n_filters, 0);
+	assert_false(session_is_resuming(T, s));
+	disconnect(&b, &owner);
+	s = open_as(&c, "alice", "alice:phone", 4, false);
+	assert_int_equal(s->n_filters, 0);
+}
+
+static void an_address_used_again_is_a_new_connection(void **state)
+{
+	struct fake_context x;
+	uint64_t first;
+	bool owner;
+
+	(void)state;
+	first = open_as(&x, "alice", "alice:phone", 4, true)->handle;
+	disconnect(&x, &owner);
+	assert_string_equal(session_gone(T, (const struct mosquitto *)(const void *)&x)->user, "alice");
+	assert_true(open_as(&x, "bob", "bob:pc", 4, true)->handle != first);
+	assert_null(session_gone(T, (const struct mosquitto *)(const void *)&x));
+	assert_null(session_by_client_id(T, "alice:phone"));
+}
+
+static void filters_of_stored_sessions_survive_a_restart(void **state)
+{
+	struct fake_context a, b, c;
+	struct session *s;
+	bool owner;
+
+	(void)state;
+	s = open_as(&a, "alice", "alice:phone", 4, false);
+	session_add_filter(T, s, "im/v1/raw/msg/#", IM_CODEC_RAW, 1);
+	session_add_filter(T, s, "im/v1/raw/err/#", IM_CODEC_RAW, 0);
+	session_remove_filter(T, s, "im/v1/raw/err/#");
+	s = open_as(&b, "bob", "bobs-pc", 4, false);
+	disconnect(&a, &owner);
+	session_table_destroy(T);
+	assert_int_equal(session_table_create(fake.dir, 8, &T, NULL), IM_OK);
+	assert_int_equal(session_claim(T, "bobs-pc", "alice"), SESSION_OF_OTHER);
+	assert_int_equal(session_claim(T, "bobs-pc", "bob"), SESSION_OWN);
+	assert_int_equal(session_claim(T, "nobody", "bob"), SESSION_FREE);
+	assert_true(session_holds_id(T, "bobs-pc"));
+	s = open_as(&c, "alice", "alice:phone", 4, false);
+	assert_int_equal(s->n_filters, 1);
+	assert_string_equal(s->filters[0].filter, "im/v1/raw/msg/#");
+	assert_int_equal(s->codec, IM_CODEC_RAW);
+}
+
+static void a_torn_sessions_file_costs_its_end_only(void **state)
+{
+	struct fake_context a, b, c, d;
+	char path[100];
+	struct session *s;
+	FILE *f;
+	long size;
+
+	(void)state;
+	s = open_as(&a, "alice", "alice:phone", 4, false);
+	session_add_filter(T, s, "im/v1/in/#", IM_CODEC_JSON, 1);
+	open_as(&b, "bob", "bob:pc", 4, false);
+	session_table_destroy(T);
+	snprintf(path, sizeof(path), "%s/sessions", fake.dir);
+	f = fopen(path, "r+b");
+	assert_non_null(f);
+	fseek(f, 0, SEEK_END);
+	size = ftell(f);
+	assert_int_equal(ftruncate(fileno(f), size - 3), 0);
+	fclose(f);
+	assert_int_equal(session_table_create(fake.dir, 8, &T, NULL), IM_OK);
+	assert_int_equal(open_as(&c, "alice", "alice:phone", 4, false)->n_filters, 1);
+	assert_int_equal(session_claim(T, "bob:pc", "alice"), SESSION_FREE);
+	open_as(&d, "bob", "bob:pc", 4, false);
+}
+
+static void the_sessions_file_does_not_grow_for_ever(void **state)
+{
+	char path[100];
+	struct session *s;
+	struct fake_context a;
+	FILE *f;
+
+	(void)state;
+	s = open_as(&a, "alice", "alice:phone", 4, false);
+	for (int i = 0; i < 40000; i++)
+		session_add_filter(T, s, "im/v1/in/#", IM_CODEC_JSON, i & 1);
+	snprintf(path, sizeof(path), "%s/sessions", fake.dir);
+	f = fopen(path, "rb");
+	assert_non_null(f);
+	fseek(f, 0, SEEK_END);
+	assert_true(ftell(f) < (2 << 20));
+	fclose(f);
+	session_table_destroy(T);
+	assert_int_equal(session_table_create(fake.dir, 8, &T, NULL), IM_OK);
+	assert_int_equal(open_as(&a, "alice", "alice:phone", 4, false)->n_filters, 1);
+}
+
+static void foreign_clients_hold_their_id_from_the_next_tick_on(void **state)
+{
+	struct fake_context sensor;
+	bool owner;
+
+	(void)state;
+	session_open_foreign(T, fake_ctx(&sensor, "meter", "sensor1", 4, true), &sensor.c);
+	assert_int_equal(session_claim(T, "sensor1", "alice"), SESSION_FREE);
+	session_tick(T);
+	assert_int_equal(session_claim(T, "sensor1", "alice"), SESSION_OF_OTHER);
+	assert_null(session_by_client_id(T, "sensor1"));
+	assert_false(session_holds_id(T, "sensor1"));
+	assert_false(disconnect(&sensor, &owner));
+	assert_int_equal(session_claim(T, "sensor1", "alice"), SESSION_FREE);
+}
+
+static void kicks_wait_for_the_tick_and_happen_once(void **state)
+{
+	struct fake_context a;
+	struct session *s = open_as(&a, "alice", "alice:phone", 4, true);
+
+	(void)state;
+	session_kick(T, s, "test");
+	session_kick(T, s, "test");
+	assert_int_equal(fake.n_kicked, 0);
+	fake.disconnect_on_kick = (const struct mosquitto *)(const void *)&a;
+	session_tick(T);
+	session_tick(T);
+	assert_int_equal(fake.n_kicked, 1);
+	assert_string_equal(fake.kicked[0], "alice:phone");
+	assert_null(session_by_client_id(T, "alice:phone"));
+}
+
+static void a_kick_for_one_taken_over_spares_its_successor(void **state)
+{
+	struct fake_context old, new;
+	struct session *s = open_as(&old, "alice", "alice:phone", 4, true);
+
+	(void)state;
+	session_kick(T, s, "test");
+	open_as(&new, "alice", "alice:phone", 4, true);
+	session_tick(T);
+	assert_int_equal(fake.n_kicked, 0);
+}
+
+static void the_best_granted_qos_of_a_matching_filter_counts(void **state)
+{
+	struct fake_context a;
+	struct session *s = open_as(&a, "alice", "alice:phone", 4, true);
+
+	(void)state;
+	session_add_filter(T, s, "im/v1/in/msg/#", IM_CODEC_JSON, 0);
+	assert_int_equal(session_wants(s, "im/v1/in/msg/u/bob"), 0);
+	assert_int_equal(session_wants(s, "im/v1/in/err"), -1);
+	session_add_filter(T, s, "im/v1/in/#", IM_CODEC_JSON, 1);
+	assert_int_equal(session_wants(s, "im/v1/in/msg/u/bob"), 1);
+	assert_true(session_remove_filter(T, s, "im/v1/in/#"));
+	assert_true(session_remove_filter(T, s, "im/v1/in/msg/#"));
+	assert_false(session_remove_filter(T, s, "im/v1/in/msg/#"));
+	assert_int_equal(s->codec, IM_CODEC_NONE);
+}
+
+int main(void)
+{
+#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+	const struct CMUnitTest tests[] = {
+		TEST(handles_are_unique_and_carry_the_epoch),
+		TEST(a_connection_ends_once),
+		TEST(takeover_new_one_is_in_before_the_old_one_is_out),
+		TEST(failed_login_with_a_victims_client_id_changes_nothing),
+		TEST(a_socket_that_never_connected_means_nothing),
+		TEST(resume_ends_the_old_context_a_second_time),
+		TEST(a_clean_start_forgets_the_stored_filters),
+		TEST(an_address_used_again_is_a_new_connection),
+		TEST(filters_of_stored_sessions_survive_a_restart),
+		TEST(a_torn_sessions_file_costs_its_end_only),
+		TEST(the_sessions_file_does_not_grow_for_ever),
+		TEST(foreign_clients_hold_their_id_from_the_next_tick_on),
+		TEST(kicks_wait_for_the_tick_and_happen_once),
+		TEST(a_kick_for_one_taken_over_spares_its_successor),
+		TEST(the_best_granted_qos_of_a_matching_filter_counts),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
