@@ -19,18 +19,19 @@
 #define PROBLEMS_MAX 64 /* shown at once; nobody mends more before trying again */
 #define FILES_WANTED 65536 /* one per connection; not the hard limit, because libwebsockets takes memory for each possible one */
 
-/* What runs, in the order of the start. Each gets --config FILE (mosquitto: -c FILE) and what `more` says; {dir} is im_dir. */
+#define ARGS_MAX 6
+
+/* What runs, in the order of the start. {config} is broker.conf, {bus} im_bus, {dir}... a file in im_dir. */
 static const struct part_row {
 	const char *name;
 	const char *program; /* beside this program; mosquitto: in PATH or /usr/sbin */
-	const char *config_option;
-	const char *more[4];
+	const char *args[ARGS_MAX];
 	bool demo;           /* only with --demo */
 } part_table[] = {
-	{"mosquitto", "mosquitto", "-c", {NULL}, false},
-	{"im-seqgen", "im-seqgen", "--config", {NULL}, false},
-	{"im-offline", "im-offline", "--config", {NULL}, false},
-	{"im-echo", "im-echo", "--config", {"--user", "echo", "--token-file", "{dir}/echo.token"}, true},
+	{"mosquitto", "mosquitto", {"-c", "{config}"}, false},
+	{"im-seqgen", "im-seqgen", {"--config", "{config}"}, false},
+	{"im-offline", "im-offline", {"--config", "{config}"}, false},
+	{"im-echo", "im-echo", {"--user", "echo", "--token-file", "{dir}/echo.token", "--socket", "{bus}"}, true},
 };
 #define PART_COUNT (sizeof(part_table) / sizeof(part_table[0]))
 
@@ -60,14 +61,18 @@ static void put_stdout(void *arg, const char *text)
 	(void)fputs(text, stdout); /* main looks at ferror at the end */
 }
 
-/* "{dir}/x" with the settings' folder. Caller frees; NULL: out of memory. */
-static char *expand(const char *text, const char *dir)
+/* Caller frees; NULL: out of memory. */
+static char *expand(const char *text, const char *config, const struct im_settings *s)
 {
 	char *out;
 
+	if (strcmp(text, "{config}") == 0)
+		return strdup(config);
+	if (strcmp(text, "{bus}") == 0)
+		return strdup(s->bus);
 	if (strncmp(text, "{dir}", 5) != 0)
 		return strdup(text);
-	return asprintf(&out, "%s%s", dir, text + 5) < 0 ? NULL : out;
+	return asprintf(&out, "%s%s", s->dir, text + 5) < 0 ? NULL : out;
 }
 
 static char *in_folder(const char *folder, size_t len, const char *program)
@@ -117,10 +122,8 @@ static enum im_status part_init(struct part *p, const struct part_row *row, cons
 	if (!p->argv[0])
 		return im_fail(err, IM_NOT_FOUND, "%s is not there: %s", row->program,
 			       strncmp(row->program, "im-", 3) == 0 ? "it should lie beside im-supervisor" : "install it (apt install mosquitto)");
-	p->argv[n++] = strdup(row->config_option);
-	p->argv[n++] = strdup(o->config);
-	for (size_t i = 0; i < sizeof(row->more) / sizeof(row->more[0]) && row->more[i]; i++)
-		p->argv[n++] = expand(row->more[i], s->dir);
+	for (size_t i = 0; i < ARGS_MAX && row->args[i]; i++)
+		p->argv[n++] = expand(row->args[i], o->config, s);
 	for (int i = 0; i < n; i++)
 		if (!p->argv[i])
 			return im_fail(err, IM_FAILED, "out of memory");
@@ -130,7 +133,7 @@ static enum im_status part_init(struct part *p, const struct part_row *row, cons
 	}
 	return IM_OK;
 }
-_Static_assert(PART_ARGS_MAX >= 3 + 4 + 1, "argv[0], the configuration, `more`, NULL");
+_Static_assert(PART_ARGS_MAX >= 1 + ARGS_MAX + 1, "the program, its arguments, NULL");
 
 /* Prints every problem to standard error. */
 static enum im_status read_settings(const char *path, struct im_settings *out)
