@@ -69,8 +69,7 @@ class Instance:
                    "--ws-port", str(self.ws_port), "--http-port", str(self.http_port)]
         if self.demo:
             command.append("--demo")
-        if self.conf:
-            self._write_conf(command)
+        self._write_conf()
         self.process = subprocess.Popen(command, env=self.environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                         text=True, start_new_session=True)
         ready = threading.Event()
@@ -88,16 +87,15 @@ class Instance:
             if line.startswith("ready"):
                 ready.set()
 
-    def _write_conf(self, command):
-        """Settings of this test: appended to the instance's own broker.conf, which scripts/run makes at the first start."""
+    def _write_conf(self):
+        """The instance's own broker.conf as scripts/run makes it at the first start, and the settings of this test behind it."""
         path = self.dir / "broker.conf"
         if not path.exists():
-            subprocess.run(command + ["--prepare"], env=self.environment(), check=True, stdout=subprocess.DEVNULL)
-        text = path.read_text()
-        for line in self.conf:
-            if line not in text:
-                text += line + "\n"
-        path.write_text(text)
+            text = (ROOT / "broker.conf").read_text()
+            for name, value in (("@DIR@", str(self.dir)), ("@PLUGIN@", str(BUILD / "bin/mosquitto_im.so")),
+                                ("@USER@", "user root" if os.getuid() == 0 else "#user mosquitto")):
+                text = text.replace(name, value)
+            path.write_text(text + "\n".join(self.conf) + "\n")
 
     def stop(self, timeout=20):
         if self.process and self.process.poll() is None:
