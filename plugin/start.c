@@ -246,9 +246,9 @@ void plugin_tick(struct plugin *p)
 
 	p->reloading = false;
 	journal_tick(p->journal);
-	session_tick(p->sessions);
-	refuse_tick(p->refusals, &p->settings, p->sessions);
 	link_tick(p->link);
+	session_tick(p->sessions); /* behind the link: what it wants kicked goes in the same turn */
+	refuse_tick(p->refusals, &p->settings, p->sessions);
 	if (now - p->swept_us > SWEEP_US) {
 		p->swept_us = now;
 		limits_sweep(p->limits, now);

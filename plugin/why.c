@@ -145,6 +145,7 @@ static void why(struct plugin *p, const json_t *q, struct im_buf *out)
 
 static void status(const struct plugin *p, struct im_buf *out)
 {
+	const char *state = journal_why(p->journal);
 	struct link_stats l;
 	struct auth_stats a;
 
@@ -154,7 +155,7 @@ static void status(const struct plugin *p, struct im_buf *out)
 		      "{\"version\":\"%s\",\"journal\":{\"bytes\":%llu,\"limit\":%llu,\"epoch\":%llu,\"durability\":\"%s\",\"state\":",
 		      IM_VERSION, (unsigned long long)journal_bytes(p->journal), (unsigned long long)p->settings.journal_limit,
 		      (unsigned long long)journal_epoch(p->journal), p->settings.durability == IM_DURABILITY_DISK ? "disk" : "process");
-	im_json_string(out, journal_why(p->journal), strlen(journal_why(p->journal)));
+	im_json_string(out, *state ? state : "ok", *state ? strlen(state) : 2);
 	im_buf_printf(out,
 		      "},\"sessions\":%zu,\"link\":{\"backlog\":%llu,\"in_flight\":%llu,\"frames_in\":%llu,\"frames_out\":%llu,"
 		      "\"deliveries\":%llu,\"expanded\":%llu,\"stale\":%llu},",
