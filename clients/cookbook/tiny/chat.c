@@ -18,6 +18,7 @@
 #define PACKET 256
 #define WAIT_S 15
 #define REPEAT_S 3
+#define KEPT 8 /* packets remembered for what is waited for next: the answers of one step may come in any order */
 
 struct packet {
 	uint8_t type, data[PACKET];
@@ -26,6 +27,8 @@ struct packet {
 	char payload[PACKET];
 };
 
+static struct packet kept[KEPT]; /* a ring */
+static unsigned next;
 static int sock;
 static const char *host, *port, *user, *peer;
 
@@ -185,7 +188,7 @@ static void connect_device(void)
 
 static void leave(void)
 {
-	send_packet(0xe0, NULL, 0);
+	send_packet(0xe0, (const uint8_t *)"", 0);
 	(void)close(sock);
 }
 
@@ -193,15 +196,18 @@ static void leave(void)
 static int wait_for(const char *step, const char *begin, const char *other, const char *word, int seconds)
 {
 	time_t end = time(NULL) + seconds;
-	struct packet p;
 
 	do {
-		if (!receive(&p, 200))
-			continue;
-		if ((strncmp(p.topic, begin, strlen(begin)) == 0 || strncmp(p.topic, other, strlen(other)) == 0) && strstr(p.payload, word)) {
-			printf("%s: %s %s\n", step, p.topic, p.payload);
+		for (int i = 0; i < KEPT; i++) {
+			struct packet *p = &kept[i];
+
+			if ((strncmp(p->topic, begin, strlen(begin)) && strncmp(p->topic, other, strlen(other))) || !strstr(p->payload, word))
+				continue;
+			printf("%s: %s %s\n", step, p->topic, p->payload);
+			p->topic[0] = '\0'; /* used up */
 			return 1;
 		}
+		next += (unsigned)receive(&kept[next % KEPT], 200);
 	} while (time(NULL) < end);
 	return 0;
 }
@@ -249,11 +255,13 @@ int main(int argc, char **argv)
 
 	connect_device();
 	send_until("acked", peer, id[0], hello, ack[0]);
+	expect("received", live, old, hello);
 	send_until("refused", "nobody.at.all", id[1], "is anybody there", "im/v1/raw/err/");
 	send_until("repeat answered alike", peer, id[0], hello, ack[0]);
 	send_until("acked", peer, id[2], away, ack[2]);
 	leave();
 	printf("away\n");
+	memset(kept, 0, sizeof(kept));
 	sleep(1); /* the answer arrives meanwhile */
 	connect_device();
 	expect("caught up", live, old, away);
