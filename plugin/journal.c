@@ -242,34 +242,44 @@ void journal_close(struct journal *j)
 
 /* ---------------------------------------------------------------- append */
 
+/* Takes the prepared segment if it is of the wanted kind: of this epoch, or the first of another. */
+static struct segment *take_spare(struct journal *j, bool same_epoch)
+{
+	struct segment *s = NULL;
+
+	(void)pthread_mutex_lock(&j->lock);
+	if (j->spare && !j->turn && (j->spare->epoch == j->current->epoch) == same_epoch) {
+		s = j->spare;
+		j->spare = NULL;
+		j->spare_index++;
+		(void)pthread_cond_signal(&j->wake);
+	}
+	(void)pthread_mutex_unlock(&j->lock);
+	return s;
+}
+
 /* The thread has prepared the next epoch: from here on it is in force. */
 static bool reopen(struct journal *j)
 {
 	struct segment_before before = {j->current->epoch, j->current->end};
-	struct segment *s;
+	struct segment *s = take_spare(j, false);
 
-	(void)pthread_mutex_lock(&j->lock);
-	s = j->spare && j->spare->epoch != j->current->epoch ? j->spare : NULL;
-	if (s)
-		j->spare = NULL;
-	(void)pthread_mutex_unlock(&j->lock);
 	if (!s)
 		return false;
 	for (struct segment *o = j->first; o; o = o->next)
 		o->suspect = o->suspect || o->epoch == before.epoch;
-	if (segment_activate(j->options.fs, s, 0, &before) != 0) { /* it failed at once: yet another one */
+	if (segment_activate(j->options.fs, s, 0, &before) != 0) { /* the disk fails again: yet another epoch */
+		segment_remove(j->options.fs, j->dir, s);
 		(void)pthread_mutex_lock(&j->lock);
-		j->spare_epoch = s->epoch + 1;
+		j->turn = true;
 		(void)pthread_cond_signal(&j->wake);
 		(void)pthread_mutex_unlock(&j->lock);
-		segment_remove(j->options.fs, j->dir, s);
 		return false;
 	}
 	(void)pthread_mutex_lock(&j->lock);
 	j->current->next = s;
 	j->current = j->last = j->sync_from = s;
-	j->spare_epoch = s->epoch;
-	j->spare_index = 1;
+	j->reapable = j->reap->gone;
 	atomic_store(&j->unsynced_us, 0); /* of the old epoch: no sync of it counts any more */
 	atomic_store(&j->state, JOURNAL_OPEN);
 	(void)pthread_cond_signal(&j->wake);
@@ -287,18 +297,13 @@ static const char *thread_says(struct journal *j, struct im_err *copy, const cha
 	return copy->text[0] ? copy->text : otherwise;
 }
 
-/* Goes on in the prepared segment. False: there is none yet. */
+/* Goes on in the prepared segment. IM_BUSY: there is none yet. */
 static enum im_status next_segment(struct journal *j)
 {
-	struct segment *s, *old = j->current;
+	struct segment *old = j->current, *s = take_spare(j, true);
 	struct im_err copy;
 	int e;
 
-	(void)pthread_mutex_lock(&j->lock);
-	s = j->spare && j->spare->epoch == old->epoch ? j->spare : NULL;
-	if (s)
-		j->spare = NULL;
-	(void)pthread_mutex_unlock(&j->lock);
 	if (!s)
 		return im_fail(&j->why, IM_BUSY, "the journal's next segment is not ready: %s", thread_says(j, &copy, "it is being prepared"));
 	e = segment_activate(j->options.fs, s, old->end, NULL);
@@ -310,7 +315,6 @@ static enum im_status next_segment(struct journal *j)
 	(void)pthread_mutex_lock(&j->lock);
 	old->next = s;
 	j->current = j->last = s;
-	j->spare_index++;
 	if (old->confirmed == old->end && j->first == old) {
 		old->gone = j->reapable = true;
 		j->first = s;

@@ -46,7 +46,6 @@ struct journal {
 	/* The broker's thread only. */
 	struct segment *first;       /* oldest that is not gone */
 	struct segment *current;     /* appended to */
-	struct segment_before before; /* of the poisoned epoch; goes into the next one's header */
 	uint64_t kept;               /* bytes not confirmed */
 	char *scratch;               /* header and body of the record being written */
 	size_t scratch_cap;
@@ -66,9 +65,10 @@ struct journal {
 	pthread_cond_t wake;
 	struct segment *sync_from;   /* the oldest segment that may hold unsynced bytes */
 	struct segment *last;        /* the list's end as the thread sees it: `current` */
-	struct segment *spare;       /* prepared, for the current epoch or, after a failure, the next */
-	uint64_t spare_epoch;        /* what a spare must be made for */
+	struct segment *spare;       /* prepared; its place is (spare_epoch, spare_index) */
+	uint64_t spare_epoch;        /* what the spare is made for; whoever takes it moves this on at once, so that no file is made twice */
 	uint32_t spare_index;
+	bool turn;                   /* the thread shall drop the spare and make one for a new epoch */
 	struct segment *fetch;       /* to be brought into memory */
 	uint64_t fetch_at;
 	struct im_err failed;        /* why the last preparation or sync failed; empty = it did not */

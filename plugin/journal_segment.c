@@ -187,7 +187,7 @@ enum im_status segment_make_start(const struct journal_fs *fs, const char *dir, 
 	m->s->index = index;
 	m->s->cap = cap;
 	segment_path(dir, epoch, index, path, sizeof(path));
-	m->s->fd = fs->open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	m->s->fd = fs->open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	if (m->s->fd < 0) {
 		e = errno;
 		segment_free(m->s); /* nothing to remove */

@@ -22,7 +22,7 @@ void journal_poison(struct journal *j, const char *what, int e)
 	if (atomic_load(&j->state) == JOURNAL_OPEN) {
 		(void)im_fail(&j->failed, IM_FAILED, "%s in %.150s failed: %s; opening a new epoch", what, j->dir, strerror(e));
 		j->news = true;
-		/* A spare of this epoch is useless now: the thread makes one for the next. */
+		j->turn = true;
 		atomic_store(&j->state, JOURNAL_POISONED);
 		(void)pthread_cond_signal(&j->wake);
 	}
@@ -51,6 +51,7 @@ static void sync_due(struct journal *j)
 	} else {
 		(void)pthread_mutex_lock(&j->lock);
 		j->sync_from = last;
+		j->reapable = j->reap->gone; /* one that had to wait for this */
 		(void)pthread_mutex_unlock(&j->lock);
 	}
 	atomic_store(&j->syncing_us, 0);
@@ -104,10 +105,15 @@ static void made(struct journal *j, struct segment *s)
 	j->retry_ms = 0;
 	j->retry_at_ms = 0;
 	(void)pthread_mutex_lock(&j->lock);
-	j->spare = s;
-	j->news = j->news || j->failed.text[0] != '\0';
-	j->failed.text[0] = '\0';
+	if (s->epoch == j->spare_epoch && s->index == j->spare_index && !j->turn) {
+		j->spare = s;
+		j->news = j->news || j->failed.text[0] != '\0';
+		j->failed.text[0] = '\0';
+		s = NULL;
+	}
 	(void)pthread_mutex_unlock(&j->lock);
+	if (s) /* a failure came meanwhile */
+		segment_remove(j->options.fs, j->dir, s);
 }
 
 uint64_t journal_epoch_after(uint64_t epoch)
@@ -123,10 +129,11 @@ static void turn_to_next_epoch(struct journal *j)
 	struct segment *useless = NULL;
 
 	(void)pthread_mutex_lock(&j->lock);
-	if (atomic_load(&j->state) == JOURNAL_POISONED && j->spare_epoch == j->last->epoch) {
+	if (j->turn) {
+		j->turn = false;
 		useless = j->spare;
 		j->spare = NULL;
-		j->spare_epoch = journal_epoch_after(j->last->epoch);
+		j->spare_epoch = journal_epoch_after(j->spare_epoch);
 		j->spare_index = 0;
 	}
 	(void)pthread_mutex_unlock(&j->lock);
@@ -191,12 +198,10 @@ static void sleep_until(struct journal *j, int64_t at_us)
 	(void)pthread_mutex_lock(&j->lock);
 	pending = atomic_load(&j->unsynced_us) != 0 && at_us != 0;
 	atomic_store(&j->asleep, !pending);
-	while (!j->stop && !j->fetch && !j->reapable) {
-		bool poisoned = atomic_load(&j->state) == JOURNAL_POISONED;
+	while (!j->stop && !j->fetch && !j->reapable && !j->turn) {
+		bool open = atomic_load(&j->state) == JOURNAL_OPEN;
 
-		if (!pending && !poisoned && atomic_load(&j->unsynced_us) != 0)
-			break;
-		if (poisoned && j->spare_epoch == j->last->epoch)
+		if (!pending && open && atomic_load(&j->unsynced_us) != 0)
 			break;
 		if (!j->spare && j->retry_at_ms == 0)
 			break;
