@@ -50,7 +50,8 @@ void im_json_string(struct im_buf *out, const char *s, size_t len)
 			add_escape(out, c);
 		start = ++i;
 	}
-	im_buf_add(out, s + start, i - start);
+	if (len > start)
+		im_buf_add(out, s + start, len - start);
 	im_buf_add_char(out, '"');
 }
 

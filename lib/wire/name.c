@@ -249,22 +249,22 @@ size_t im_utf8_char(const void *data, size_t len)
 
 bool im_utf8_valid(const void *data, size_t len)
 {
-	const unsigned char *p = data, *end = p + len;
+	const unsigned char *p = data;
 	uint64_t eight;
-	size_t n;
+	size_t at = 0, n;
 
-	while (p < end) {
-		if (end - p >= 8) {
-			memcpy(&eight, p, 8);
+	while (at < len) {
+		if (len - at >= 8) {
+			memcpy(&eight, p + at, 8);
 			if (!(eight & 0x8080808080808080u)) {
-				p += 8;
+				at += 8;
 				continue;
 			}
 		}
-		n = im_utf8_char(p, (size_t)(end - p));
+		n = im_utf8_char(p + at, len - at);
 		if (n == 0)
 			return false;
-		p += n;
+		at += n;
 	}
 	return true;
 }
