@@ -1,7 +1,7 @@
 /*
  * Starting a process so that nothing of ours leaks into it: its own process group (Ctrl-C reaches the
  * supervisor alone, which stops the parts in order), all signals unblocked and at their defaults, no
- * descriptors but 0, 1, 2 and the lock of the run folder - that one is kept on purpose: the folder stays
+ * descriptors but 0, 1, 2 and parts.lock of the run folder - that one is kept on purpose: the folder stays
  * locked until the last process that works in it is gone, even if the supervisor was killed.
  */
 #include "part.h"

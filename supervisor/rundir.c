@@ -1,6 +1,7 @@
 /*
- * The lock file holds the supervisor's pid for people; what counts is the flock on it, which the kernel
- * gives up when the last process that has it is gone. The parts inherit it (part.c).
+ * Two locks, because a supervisor may be killed and leave its parts behind for a moment: supervisor.pid (it
+ * holds the pid for people; what counts is the flock) is given up by the kernel with the supervisor,
+ * parts.lock with the last process that works in the folder, since the parts inherit it (part.c).
  */
 #include "rundir.h"
 
@@ -9,7 +10,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,46 +32,43 @@ static enum im_status make_dir(const char *dir, const char *below, struct im_err
 	return IM_OK;
 }
 
-static pid_t lock_owner(int fd)
+static enum im_status open_lock(const char *path, int flags, int *out, struct im_err *err)
 {
-	char text[32] = "";
-	ssize_t n = pread(fd, text, sizeof(text) - 1, 0);
-
-	return n > 0 ? (pid_t)atol(text) : 0;
+	*out = open(path, O_RDWR | O_CREAT | flags, 0600);
+	return *out < 0 ? im_fail(err, IM_FAILED, "cannot open %s: %s", path, strerror(errno)) : IM_OK;
 }
 
-/* The supervisor that wrote the file is gone, but processes it started still hold its lock. */
-static bool is_orphaned(int fd)
+/* For people and scripts: whom to signal. */
+static enum im_status write_own_pid(struct rundir *r, struct im_err *err)
 {
-	pid_t owner = lock_owner(fd);
+	char text[32];
+	int len = snprintf(text, sizeof(text), "%ld\n", (long)getpid());
 
-	return owner > 0 && kill(owner, 0) < 0 && errno == ESRCH;
+	if (ftruncate(r->own_fd, 0) < 0 || pwrite(r->own_fd, text, (size_t)len, 0) != len)
+		return im_fail(err, IM_FAILED, "cannot write %s: %s", r->own_path, strerror(errno));
+	return IM_OK;
 }
 
-static enum im_status take_lock(struct rundir *r, struct im_err *err)
+static enum im_status take_locks(struct rundir *r, struct im_err *err)
 {
 	int64_t deadline = im_clock_mono_ms() + RUNDIR_WAIT_MS;
-	char text[32];
-	int len;
 
-	/* Without O_CLOEXEC: see above. */
-	r->lock_fd = open(r->lock_path, O_RDWR | O_CREAT, 0600);
-	if (r->lock_fd < 0)
-		return im_fail(err, IM_FAILED, "cannot open %s: %s", r->lock_path, strerror(errno));
-	while (flock(r->lock_fd, LOCK_EX | LOCK_NB) < 0) {
+	if (open_lock(r->own_path, O_CLOEXEC, &r->own_fd, err) != IM_OK || open_lock(r->parts_path, 0, &r->parts_fd, err) != IM_OK)
+		return IM_FAILED;
+	if (flock(r->own_fd, LOCK_EX | LOCK_NB) < 0) {
+		char text[32] = "";
+
+		(void)!pread(r->own_fd, text, sizeof(text) - 1, 0); /* without it the sentence lacks the number */
+		return im_fail(err, IM_BUSY, "another supervisor runs there (pid %ld)", atol(text));
+	}
+	while (flock(r->parts_fd, LOCK_EX | LOCK_NB) < 0) {
 		if (errno != EWOULDBLOCK && errno != EINTR)
-			return im_fail(err, IM_FAILED, "cannot lock %s: %s", r->lock_path, strerror(errno));
-		if (!is_orphaned(r->lock_fd))
-			return im_fail(err, IM_BUSY, "another supervisor (pid %ld) runs there: %s", (long)lock_owner(r->lock_fd),
-				       r->lock_path);
+			return im_fail(err, IM_FAILED, "cannot lock %s: %s", r->parts_path, strerror(errno));
 		if (im_clock_mono_ms() > deadline)
 			return im_fail(err, IM_BUSY, "processes of a supervisor that was killed still run: see %s", r->pids_path);
 		(void)poll(NULL, 0, 50);
 	}
-	len = snprintf(text, sizeof(text), "%ld\n", (long)getpid());
-	if (ftruncate(r->lock_fd, 0) < 0 || pwrite(r->lock_fd, text, (size_t)len, 0) != len)
-		return im_fail(err, IM_FAILED, "cannot write %s: %s", r->lock_path, strerror(errno));
-	return IM_OK;
+	return write_own_pid(r, err);
 }
 
 static enum im_status open_notify(struct rundir *r, struct im_err *err)
@@ -92,7 +89,7 @@ static enum im_status open_notify(struct rundir *r, struct im_err *err)
 
 enum im_status rundir_open(const char *dir, struct rundir *out, struct im_err *err)
 {
-	struct rundir r = {.lock_fd = -1, .notify_fd = -1};
+	struct rundir r = {.own_fd = -1, .parts_fd = -1, .notify_fd = -1};
 	enum im_status st;
 
 	st = make_dir(dir, "", err);
@@ -101,10 +98,11 @@ enum im_status rundir_open(const char *dir, struct rundir *out, struct im_err *e
 	if (st == IM_OK)
 		st = make_dir(dir, "/log", err);
 	if (st == IM_OK && (asprintf(&r.pids_path, "%s/run/pids", dir) < 0 || asprintf(&r.notify_path, "%s/run/notify.sock", dir) < 0 ||
-			    asprintf(&r.lock_path, "%s/run/supervisor.pid", dir) < 0))
+			    asprintf(&r.own_path, "%s/run/supervisor.pid", dir) < 0 ||
+			    asprintf(&r.parts_path, "%s/run/parts.lock", dir) < 0))
 		st = im_fail(err, IM_FAILED, "out of memory");
 	if (st == IM_OK)
-		st = take_lock(&r, err);
+		st = take_locks(&r, err);
 	if (st == IM_OK)
 		st = open_notify(&r, err);
 	if (st != IM_OK) {
@@ -121,11 +119,14 @@ void rundir_close(struct rundir *r)
 		close(r->notify_fd);
 		(void)unlink(r->notify_path);
 	}
-	if (r->lock_fd >= 0)
-		close(r->lock_fd);
+	if (r->parts_fd >= 0)
+		close(r->parts_fd);
+	if (r->own_fd >= 0)
+		close(r->own_fd);
 	free(r->pids_path);
 	free(r->notify_path);
-	free(r->lock_path);
+	free(r->own_path);
+	free(r->parts_path);
 }
 
 enum im_status rundir_replace_file(const char *path, const char *text, struct im_err *err)

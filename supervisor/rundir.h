@@ -1,5 +1,5 @@
 /*
- * {dir}/run: the lock that keeps two supervisors out of one folder, the list of processes, the socket on
+ * {dir}/run: the locks that keep two supervisors out of one folder, the list of processes, the socket on
  * which the parts report that they are ready.
  */
 #ifndef SUPERVISOR_RUNDIR_H
@@ -10,8 +10,8 @@
 #include <stddef.h>
 
 struct rundir {
-	char *pids_path, *notify_path, *lock_path;
-	int lock_fd, notify_fd;
+	char *pids_path, *notify_path, *own_path, *parts_path;
+	int own_fd, parts_fd, notify_fd;
 };
 
 /* Creates {dir}, {dir}/run and {dir}/log (mode 700) and takes the lock. Waits while processes of a supervisor

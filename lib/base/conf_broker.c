@@ -7,7 +7,7 @@
 
 #include "base/nearest.h"
 
-#include <errno.h>
+#include <arpa/inet.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -144,12 +144,28 @@ static void remember(struct conf_broker *b, size_t i, const struct conf_line *li
 	(void)snprintf(b->seen[i].file, sizeof(b->seen[i].file), "%s", line->file); /* cut: only names the place */
 }
 
-/* "listener 0 PATH" opens a Unix socket. */
-static void on_listener(struct conf_broker *b, const char *value)
+/* Measured with libwebsockets 4.1: an IPv4 address alone is ignored, and the port is open on all addresses. */
+static void listener_done(struct conf_broker *b, struct conf_report *report)
 {
-	char path[112];
+	if (b->listener.ipv4_address && b->listener.websockets && !b->listener.domain)
+		conf_problem(report, false, b->listener.file, b->listener.number,
+			     "add `socket_domain ipv4` to this listener: without it mosquitto 2.0 opens a WebSocket port on all addresses, "
+			     "whatever IPv4 address is given");
+	memset(&b->listener, 0, sizeof(b->listener));
+}
+
+/* "listener PORT [ADDRESS]"; "listener 0 PATH" opens a Unix socket. */
+static void on_listener(struct conf_broker *b, struct conf_report *report, const struct conf_line *line)
+{
+	const char *value = line->value;
+	char path[112], address[64] = "";
+	struct in_addr ignored;
 	int used = 0;
 
+	listener_done(b, report);
+	b->listener.ipv4_address = sscanf(value, "%*u %63s", address) == 1 && inet_pton(AF_INET, address, &ignored) == 1;
+	b->listener.number = line->number;
+	(void)snprintf(b->listener.file, sizeof(b->listener.file), "%s", line->file); /* cut: only names the place */
 	if (sscanf(value, "%*u %n%111[^\n]", &used, path) != 1 || path[0] != '/' || b->socket_count >= 8)
 		return;
 	if (conf_trim(value + used, b->sockets[b->socket_count], sizeof(b->sockets[0])))
@@ -188,7 +204,11 @@ void conf_broker_line(struct conf_broker *b, struct conf_report *report, const s
 			return;
 		}
 	if (strcmp(line->key, "listener") == 0)
-		on_listener(b, line->value);
+		on_listener(b, report, line);
+	else if (strcmp(line->key, "protocol") == 0)
+		b->listener.websockets = strstr(line->value, "websockets") != NULL;
+	else if (strcmp(line->key, "socket_domain") == 0)
+		b->listener.domain = true;
 	else if (strcmp(line->key, "acl_file") == 0)
 		b->has_acl_file = true;
 	else if (strcmp(line->key, "password_file") == 0)
@@ -219,6 +239,7 @@ void conf_broker_finish(struct conf_broker *b, struct conf_report *report, struc
 	int64_t room = (int64_t)(2 * s->max_message + (1u << 20));
 	bool bus = false;
 
+	listener_done(b, report);
 	for (size_t i = 0; i < RULE_COUNT; i++) {
 		const struct rule *rule = &rules[i];
 		int64_t value = b->seen[i].set ? b->seen[i].value : rule->fallback;

@@ -17,6 +17,12 @@ struct conf_broker {
 		char file[256];
 		unsigned number;
 	} seen[CONF_BROKER_RULES];
+	struct {
+		bool ipv4_address;    /* bound to one IPv4 address */
+		bool websockets, domain;
+		char file[256];
+		unsigned number;
+	} listener;               /* the one whose lines are being read */
 	char sockets[8][112];     /* Unix sockets of listeners, to find the bus among them */
 	size_t socket_count;
 	bool has_acl_file, has_password_file, allow_anonymous;

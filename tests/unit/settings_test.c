@@ -160,6 +160,7 @@ static void broker_settings_that_break_a_promise_are_refused(void **state)
 		{GOOD "max_keepalive 600\n", "b.conf:8: ", false},
 		{GOOD "max_inflight_messages 0\n", "b.conf:8: ", false},
 		{GOOD "max_inflight_messages 1\n", "b.conf:8: ", false},
+		{GOOD "listener 8083 127.0.0.1\nprotocol websockets\nlistener 8084\n", "b.conf:8: add `socket_domain ipv4`", false},
 		{GOOD "max_conections 5\n", "did you mean max_connections?", false},
 		{GOOD "log_dest\tstderr\n", "not tabs", false},
 		{OURS "listener 0 /d/run/bus.sock\nmax_queued_messages 1000000\nallow_duplicate_messages true\n",
@@ -187,6 +188,18 @@ static void the_last_line_of_a_broker_setting_counts(void **state)
 
 	(void)state;
 	good("set_tcp_nodelay false\nmemory_limit 5\n" GOOD "memory_limit 0\nmax_packet_size 0\n", &a);
+	assert_int_equal(a.n, 0);
+	im_settings_finish(&a.s);
+}
+
+static void websockets_on_one_address_need_the_domain(void **state)
+{
+	struct answer a;
+
+	(void)state;
+	good(GOOD "listener 8083 127.0.0.1\nprotocol websockets\nsocket_domain ipv4\nlistener 8084 127.0.0.1\nlistener 8085\n"
+		  "protocol websockets\n",
+	     &a);
 	assert_int_equal(a.n, 0);
 	im_settings_finish(&a.s);
 }
@@ -472,6 +485,7 @@ int main(void)
 		cmocka_unit_test(faults_are_told_with_line_and_reason),
 		cmocka_unit_test(broker_settings_that_break_a_promise_are_refused),
 		cmocka_unit_test(the_last_line_of_a_broker_setting_counts),
+		cmocka_unit_test(websockets_on_one_address_need_the_domain),
 		cmocka_unit_test(other_plugins_keep_their_options),
 		cmocka_unit_test(more_problems_than_asked_for_are_counted),
 		cmocka_unit_test(odd_bytes_are_survived),
