@@ -57,6 +57,10 @@ static json_t *parse_json(const char *text, size_t len, struct im_refusal *why)
 	json_error_t error;
 	json_t *root;
 
+	if (len > 0 && memchr(text, '\0', len)) { /* jansson swallows one behind a number */
+		im_refuse(why, IM_REFUSE_BAD_JSON, "There is a NUL byte in the JSON; inside a string write it as \\u0000.");
+		return NULL;
+	}
 	if (too_deep(text, len)) {
 		im_refuse(why, IM_REFUSE_BAD_JSON, "The JSON is nested deeper than %d levels.", DEPTH_MAX);
 		return NULL;

@@ -197,6 +197,15 @@ static void wrong_json_is_refused_with_its_code(void **state)
 	}
 }
 
+static void raw_nul_bytes_are_no_json(void **state)
+{
+	static const char text[] = "{\"to\":\"u/bob\",\"enc\":\"json\",\"body\":1\0}";
+	struct fixture *f = *state;
+
+	assert_false(im_envelope_json(text, sizeof(text) - 1, &f->arena, &f->record, &f->why));
+	assert_int_equal(f->why.code, IM_REFUSE_BAD_JSON);
+}
+
 static void limits_hold_to_the_byte(void **state)
 {
 	static const struct {
@@ -397,6 +406,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(json_fields_arrive, setup, teardown),
 		cmocka_unit_test_setup_teardown(json_bodies_are_kept_as_written, setup, teardown),
 		cmocka_unit_test_setup_teardown(wrong_json_is_refused_with_its_code, setup, teardown),
+		cmocka_unit_test_setup_teardown(raw_nul_bytes_are_no_json, setup, teardown),
 		cmocka_unit_test_setup_teardown(limits_hold_to_the_byte, setup, teardown),
 		cmocka_unit_test_setup_teardown(pb_fields_arrive, setup, teardown),
 		cmocka_unit_test_setup_teardown(pb_values_are_checked_like_json_ones, setup, teardown),
