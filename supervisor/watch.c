@@ -248,6 +248,8 @@ int watch_run(struct watch *w)
 		im_log(IM_LOG_ERROR, "evt=signalfd why=\"%s\"", strerror(errno));
 		return 1;
 	}
+	if (w->ready_file)
+		(void)unlink(w->ready_file); /* of a supervisor that was killed; usually not there */
 	while (!l.stopping && !l.failed) {
 		int64_t now = im_clock_mono_ms();
 
