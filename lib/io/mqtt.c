@@ -3,8 +3,8 @@
  *
  * Two ideas. Each connection gets a fresh libmosquitto client, so nothing of an old one (unacknowledged
  * QoS 1 publishes, half packets) is ever sent on a new one: what was under way when the connection fell is
- * its sender's to repeat. And everything that can end in a callback runs between enter() and leave(), so that a callback
- * may destroy the whole: the freeing waits until libmosquitto's own frames are off the stack.
+ * its sender's to repeat. And everything that can end in a callback runs between enter() and leave(), so
+ * that a callback may destroy the whole: the freeing waits until libmosquitto's own frames are off the stack.
  *
  *	waiting --timer--> connecting --CONNACK--> subscribing --SUBACK--> up
  *	   ^-------------------- any failure ------------------------------'

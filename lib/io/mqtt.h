@@ -26,9 +26,12 @@ struct im_mqtt_events {
 enum im_status im_mqtt_create(struct im_loop *loop, const char *socket_path, const char *secret_path, const char *client_id,
 			      const char *const *filters, int qos, const struct im_mqtt_events *events, void *arg,
 			      struct im_mqtt **out, struct im_err *err);
-void im_mqtt_destroy(struct im_mqtt *m);
+void im_mqtt_destroy(struct im_mqtt *m); /* also inside its callbacks; none comes after. NULL is fine */
 bool im_mqtt_is_up(const struct im_mqtt *m);
-/* IM_BUSY: not connected. The bytes are copied; what was given while up is written in order or the connection falls. */
+/*
+ * IM_BUSY: not connected, or 60000 publishes wait to be written or acknowledged. The bytes are copied; what was given
+ * while up is written in order or the connection falls. The broker keeps the order among publishes of one QoS only.
+ */
 enum im_status im_mqtt_publish(struct im_mqtt *m, const char *topic, const void *payload, size_t len, int qos);
 
 #endif
