@@ -17,9 +17,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
+
+#ifndef sigev_notify_thread_id /* older C libraries have the field, not its name */
+#define sigev_notify_thread_id _sigev_un._tid
+#endif
 
 #define WAKE_SIGNAL (SIGRTMIN + 3) /* SIGRTMIN itself is log rotation in 2.1 */
-#define WAKE_NS 150000             /* long enough for the turn of the loop that flushes to have begun */
+#define WAKE_NS 100000             /* about when the flush is done */
+#define WAKE_AGAIN_NS 300000
 
 void *broker_alloc(size_t len)
 {
@@ -95,24 +101,59 @@ static void on_wake(int sig)
 	(void)sig; /* interrupting the poll is all it is for */
 }
 
+/*
+ * What is sent from TICK is flushed at the beginning of the next turn and written to WebSockets when that turn's
+ * poll returns. A signal that comes before the poll sleeps is lost, and how long the flush takes nobody knows:
+ * so it is repeated until two turns have passed.
+ */
+static timer_t wake_timer;
+static enum { WAKE_NEW, WAKE_READY, WAKE_BROKEN } wake_state = WAKE_NEW;
+static int wake_turns; /* left until the timer is stopped */
+
+static void wake_prepare(void)
+{
+	struct sigaction sa = { .sa_handler = on_wake, .sa_flags = SA_RESTART }; /* polls are interrupted all the same */
+	struct sigevent ev = { .sigev_notify = SIGEV_THREAD_ID };
+
+	/* To this thread: another one would take it and the poll would sleep on. */
+	ev.sigev_notify_thread_id = gettid();
+	ev.sigev_signo = WAKE_SIGNAL;
+	(void)sigemptyset(&sa.sa_mask); /* cannot fail */
+	wake_state = sigaction(WAKE_SIGNAL, &sa, NULL) == 0 && timer_create(CLOCK_MONOTONIC, &ev, &wake_timer) == 0 ? WAKE_READY
+													      : WAKE_BROKEN;
+	if (wake_state == WAKE_BROKEN)
+		im_log(IM_LOG_WARNING, "evt=wake error=\"%s\": WebSocket clients may wait 100 ms", strerror(errno));
+}
+
 void broker_wake(void)
 {
-	static timer_t timer;
-	static enum { NEW, READY, BROKEN } state = NEW;
-	const struct itimerspec once = { .it_value = { .tv_nsec = WAKE_NS } };
+	const struct itimerspec often = { .it_value = { .tv_nsec = WAKE_NS }, .it_interval = { .tv_nsec = WAKE_AGAIN_NS } };
 
-	if (state == NEW) {
-		struct sigaction sa = { .sa_handler = on_wake };
-		struct sigevent ev = { .sigev_notify = SIGEV_SIGNAL };
+	if (wake_state == WAKE_NEW)
+		wake_prepare();
+	if (wake_state == WAKE_READY && wake_turns == 0)
+		(void)timer_settime(wake_timer, 0, &often, NULL); /* lost: 100 ms later then */
+	wake_turns = 2;
+}
 
-		ev.sigev_signo = WAKE_SIGNAL;
-		(void)sigemptyset(&sa.sa_mask); /* cannot fail */
-		state = sigaction(WAKE_SIGNAL, &sa, NULL) == 0 && timer_create(CLOCK_MONOTONIC, &ev, &timer) == 0 ? READY : BROKEN;
-		if (state == BROKEN)
-			im_log(IM_LOG_WARNING, "evt=wake error=\"%s\": WebSocket clients may wait 100 ms", strerror(errno));
+void broker_turn(void)
+{
+	const struct itimerspec never = { { 0, 0 }, { 0, 0 } };
+
+	if (wake_turns == 0 || --wake_turns > 0)
+		return;
+	if (wake_state == WAKE_READY)
+		(void)timer_settime(wake_timer, 0, &never, NULL); /* fails for timers that do not exist only */
+}
+
+void broker_finish(void)
+{
+	if (wake_state == WAKE_READY) {
+		(void)timer_delete(wake_timer); /* as above */
+		(void)signal(WAKE_SIGNAL, SIG_IGN);
 	}
-	if (state == READY)
-		(void)timer_settime(timer, 0, &once, NULL); /* lost: 100 ms later then */
+	wake_state = WAKE_NEW;
+	wake_turns = 0;
 }
 
 void broker_log(int level, const char *line)

@@ -50,6 +50,8 @@ void broker_properties_read(const void *list, struct broker_properties *out);
 void broker_properties_free(struct broker_properties *p);
 char *broker_strdup(const char *s);  /* memory that the broker may free; NULL: none */
 
+void broker_turn(void);   /* at the beginning of each TICK */
+void broker_finish(void); /* at the end: no signal may find the plugin gone */
 void broker_log(int im_log_level, const char *line); /* sink of base/log.h */
 
 #endif

@@ -204,6 +204,7 @@ void plugin_stop(struct plugin *p)
 {
 	if (!p)
 		return;
+	broker_finish();
 	link_destroy(p->link);
 	if (p->sessions)
 		session_each(p->sessions, close_limit, NULL);
@@ -245,6 +246,7 @@ void plugin_tick(struct plugin *p)
 	int64_t now = im_clock_mono_us();
 
 	p->reloading = false;
+	broker_turn();
 	journal_tick(p->journal);
 	link_tick(p->link);
 	session_tick(p->sessions); /* behind the link: what it wants kicked goes in the same turn */

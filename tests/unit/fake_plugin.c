@@ -53,6 +53,14 @@ void broker_wake(void)
 {
 }
 
+void broker_turn(void)
+{
+}
+
+void broker_finish(void)
+{
+}
+
 void broker_log(int level, const char *line)
 {
 	(void)level, (void)line;
