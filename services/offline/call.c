@@ -205,7 +205,9 @@ bool call_step(struct call *call, enum im_status st)
 	struct command_env *env = call->env;
 
 	if (env->closed) {
-		/* Nobody waits for this any more, and no loop will end it. */
+		/* No loop will end it later; nobody waits for the answer any more. */
+		im_refuse(&call->refusal, IM_REFUSE_UNAVAILABLE, "the service is stopping");
+		call->end(call, call->end_arg);
 		call_free(call);
 		return false;
 	}

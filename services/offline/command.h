@@ -99,7 +99,8 @@ void command_env_unref(struct command_env *env);
 
 /* ---- a command under way */
 
-typedef void call_end_fn(struct call *call, void *arg); /* never inside call_start; the call is freed afterwards */
+/* Never inside call_start; the call is freed afterwards. Once call->env->closed is set, request.c's parts are gone. */
+typedef void call_end_fn(struct call *call, void *arg);
 
 struct call {
 	struct command_env *env;

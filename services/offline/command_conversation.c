@@ -130,6 +130,48 @@ static void add_group(void *arg, const struct roster_group *g)
 		cs->n_lookups++;
 }
 
+/* When the newest message of a group was: only groups of which the store knows nothing about this user are asked for. */
+static void on_newest(void *arg, struct message *m)
+{
+	struct conv *c = arg;
+
+	c->last_ts = m->ts;
+}
+
+static void on_newest_read(void *arg, enum im_status st)
+{
+	struct conv *c = arg;
+	struct call *call = c->call;
+	struct convs *cs = call->state;
+
+	cs->failed |= st != IM_OK && st != IM_NOT_FOUND;
+	if (--cs->waiting == 0 && call_step(call, cs->failed ? IM_FAILED : IM_OK))
+		cs->then(call);
+}
+
+static void ask_newest(struct call *call, struct convs *cs, size_t first)
+{
+	struct store_range range = {.limit = 1, .max_bytes = 1, .newest_first = true};
+	size_t n = cs->n;
+
+	for (size_t i = first; i < n; i++)
+		cs->waiting += cs->v[i].last_seq > 0;
+	if (cs->waiting == 0) {
+		cs->then(call);
+		return;
+	}
+	for (size_t i = first; i < n; i++) {
+		struct conv *c = &cs->v[i];
+
+		if (c->last_seq == 0)
+			continue;
+		range.conv = c->canonical;
+		range.from = 1;
+		range.to = c->last_seq;
+		store_history(call->env->store, &range, on_newest, on_newest_read, c);
+	}
+}
+
 static void on_lookup(void *arg, enum im_status st)
 {
 	struct call *call = arg;
@@ -146,7 +188,7 @@ static void on_lookup(void *arg, enum im_status st)
 			cs->v[kept++] = *c;
 	}
 	cs->n = kept;
-	cs->then(call);
+	ask_newest(call, cs, first);
 }
 
 static void on_conversations(void *arg, enum im_status st)

@@ -36,7 +36,7 @@ static void send_packet(struct list *l)
 {
 	struct im_buf whole;
 
-	if (l->packet.len == 0 || l->env->closed)
+	if (l->packet.len == 0)
 		return;
 	im_buf_init(&whole);
 	im_buf_add_str(&whole, "{\"responses\":[");
@@ -146,6 +146,10 @@ static void on_end(struct call *call, void *arg)
 	struct list *l = arg;
 	struct im_buf one;
 
+	if (l->env->closed) {
+		list_free(l);
+		return;
+	}
 	im_buf_init(&one);
 	begin_response(l, &one);
 	if (call->refusal.code != IM_REFUSE_NONE)
@@ -164,7 +168,7 @@ static void on_end(struct call *call, void *arg)
 
 static void run_next(struct list *l)
 {
-	for (; l->at < json_array_size(l->commands) && !l->env->closed; l->at++) {
+	for (; l->at < json_array_size(l->commands); l->at++) {
 		const json_t *command = json_array_get(l->commands, l->at), *name = json_object_get(command, "command");
 		const json_t *correlation = json_object_get(command, "correlationData");
 		json_t *args;

@@ -113,22 +113,23 @@ static void respond_result(struct request *r, const Im__Bus__Record *record, con
 static void on_end(struct call *call, void *arg)
 {
 	struct asked *a = arg;
-	struct request *r = a->request;
-	Im__V1__Message *views = calloc(call->n_messages + 1, sizeof(*views));
-	Im__V1__Message **messages = calloc(call->n_messages + 1, sizeof(struct Im__V1__Message *));
-	char *json = call->result != NULL ? json_dumps(call->result, JSON_COMPACT) : NULL;
+	Im__V1__Message *views;
+	Im__V1__Message **messages;
+	char *json;
 	struct im_refusal why = call->refusal;
 
 	if (call->env->closed)
-		goto out; /* nobody is there to answer to */
+		return; /* `a` is gone with the request, or will be at once */
+	views = calloc(call->n_messages + 1, sizeof(*views));
+	messages = calloc(call->n_messages + 1, sizeof(Im__V1__Message *));
+	json = call->result != NULL ? json_dumps(call->result, JSON_COMPACT) : NULL;
 	if (why.code == IM_REFUSE_NONE && (json == NULL || views == NULL || messages == NULL))
 		im_refuse(&why, IM_REFUSE_INTERNAL, "out of memory");
 	if (why.code != IM_REFUSE_NONE)
-		respond_error(r, a->record, &why);
+		respond_error(a->request, a->record, &why);
 	else
-		respond_result(r, a->record, call, json, views, messages);
+		respond_result(a->request, a->record, call, json, views, messages);
 	asked_free(a);
-out:
 	free(views);
 	free(messages);
 	free(json);
