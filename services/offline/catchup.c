@@ -109,9 +109,10 @@ static void kept_clear(struct catchup *c)
 	c->kept_bytes = 0;
 }
 
+/* Sent by this very connection while its acks were handed. In doubt (the same millisecond): no, and it is sent. */
 static bool own_acked(const struct session *s, const struct message *m)
 {
-	return s->acks_since_ms && m->ts >= s->acks_since_ms && strcmp(m->client_id, s->client_id) == 0 &&
+	return s->acks_since_ms && m->ts > s->acks_since_ms && strcmp(m->client_id, s->client_id) == 0 &&
 	       strcmp(m->from, s->account->name) == 0;
 }
 
@@ -459,7 +460,7 @@ static bool page_start(struct delivery *d, struct session *s, struct reader *r, 
 void catchup_repeat(struct delivery *d, struct session *s, struct reader *r)
 {
 	/* Never in the way of what is new: a session that is reading gets its repeat at the next chance. */
-	if (s->state == SESSION_LIVE && !s->page && d->n_pages < PAGES && reader_visible(d, r, r->cursor.delivered + 1) &&
+	if ((s->state == SESSION_LIVE || s->state == SESSION_CATCHING) && !s->page && d->n_pages < PAGES && reader_visible(d, r, r->cursor.delivered + 1) &&
 	    page_start(d, s, r, true))
 		return;
 	if (r->cursor.tries)

@@ -36,8 +36,10 @@ struct batch {
 	struct delivery *d;
 	struct device *fresh;         /* a new device: count what the user has afterwards */
 	size_t n;
-	struct reader *readers[BATCH];/* NULL: the entry was of the device itself */
-	struct device *devices[BATCH];
+	struct {
+		struct device *device;
+		struct reader *reader; /* NULL: the entry was of the device itself */
+	} of[];
 };
 
 /* ---- conversations and places in them */
@@ -241,12 +243,12 @@ static void batch_done(void *arg, enum im_status st)
 	if (st != IM_OK)
 		im_log(IM_LOG_WARNING, "evt=cursors_not_stored entries=%zu status=%s then=\"again in a second\"", b->n, im_status_name(st));
 	for (size_t i = 0; i < b->n; i++) {
-		struct device *dev = b->devices[i];
+		struct device *dev = b->of[i].device;
 
 		dev->writes--;
-		if (st != IM_OK && dev->session && b->readers[i]) {
-			b->readers[i]->stored = 0;
-			reader_moved(d, b->readers[i]);
+		if (st != IM_OK && dev->session && b->of[i].reader) {
+			b->of[i].reader->stored = 0;
+			reader_moved(d, b->of[i].reader);
 		}
 		if (dev == b->fresh && st == IM_OK)
 			device_limit(d, dev->account->name);
@@ -255,9 +257,9 @@ static void batch_done(void *arg, enum im_status st)
 	free(b);
 }
 
-static struct batch *batch_create(struct delivery *d)
+static struct batch *batch_create(struct delivery *d, size_t most)
 {
-	struct batch *b = calloc(1, sizeof *b);
+	struct batch *b = calloc(1, sizeof *b + most * sizeof b->of[0]);
 
 	if (!b) {
 		im_log(IM_LOG_ERROR, "evt=out_of_memory what=cursors then=\"they settle again at the next connect\"");
@@ -286,15 +288,15 @@ static void batch_add(struct batch *b, struct store_entry *e, struct device *dev
 		e->device.max_packet = dev->max_packet;
 		e->device.seen_ms = im_clock_wall_ms();
 	}
-	b->readers[b->n] = r;
-	b->devices[b->n++] = dev;
+	b->of[b->n].reader = r;
+	b->of[b->n++].device = dev;
 	dev->writes++;
 }
 
 static void save(struct delivery *d, struct device *dev, bool fresh)
 {
 	struct store_entry e;
-	struct batch *b = batch_create(d);
+	struct batch *b = batch_create(d, 1);
 
 	if (!b)
 		return;
@@ -314,7 +316,7 @@ void device_flush(struct delivery *d)
 	struct store_entry entries[BATCH];
 
 	while (d->dirty) {
-		struct batch *b = batch_create(d);
+		struct batch *b = batch_create(d, BATCH);
 
 		if (!b)
 			return;

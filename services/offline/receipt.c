@@ -376,17 +376,18 @@ static void send_list(struct tally *t, struct account *a)
 {
 	char face[IM_CONV_MAX];
 	struct im_buf b;
-	size_t i;
+	size_t i, n = 0;
 
 	im_buf_init(&b);
-	qsort(t->rows, t->n, sizeof *t->rows, newest_first);
+	if (t->n)
+		qsort(t->rows, t->n, sizeof *t->rows, newest_first);
 	im_buf_add_str(&b, "{\"conversations\":[");
 	for (i = 0; i < t->n && i < LIST_CONVERSATIONS && b.len < DELIVERY_ANSWER_MAX - 512; i++) {
 		const struct tally_row *r = &t->rows[i];
 
 		if (!im_conv_as_seen(r->conv, a->name, face))
 			continue;
-		im_buf_printf(&b, "%s{\"conv\":\"%s\",\"last\":%llu,\"ts\":%lld,\"read\":%llu}", b.data[b.len - 1] == '[' ? "" : ",", face,
+		im_buf_printf(&b, "%s{\"conv\":\"%s\",\"last\":%llu,\"ts\":%lld,\"read\":%llu}", n++ ? "," : "", face,
 			      (unsigned long long)r->last, (long long)r->ts, (unsigned long long)r->read);
 	}
 	im_buf_printf(&b, "],\"more\":%s}", i < t->n ? "true" : "false");

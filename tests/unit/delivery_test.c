@@ -1,0 +1,680 @@
+/* Who gets what, when, and again (docs/delivery.md). */
+#include "delivery_world.h"
+
+#include "wire/topic.h"
+
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <cmocka.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define ALL "im/v1/in/#"
+#define AB "u/alice:bob"
+
+static int setup(void **state)
+{
+	(void)state;
+	world_create(7);
+	world_user("alice");
+	world_user("bob");
+	world_user("carol");
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	world_destroy();
+	return 0;
+}
+
+/* Sequences of the messages a session got, in order, as "1 2 3". */
+static const char *got(uint64_t handle, const char *conv)
+{
+	static char text[8192];
+	size_t len = 0;
+
+	text[0] = '\0';
+	for (size_t i = 0; i < world.n_packets; i++) {
+		const struct packet *p = &world.packets[i];
+
+		if (p->handle == handle && strcmp(p->conv, conv) == 0)
+			len += (size_t)snprintf(text + len, sizeof text - len, "%s%llu", len ? " " : "", (unsigned long long)p->seq);
+		if (len > sizeof text - 32)
+			break;
+	}
+	return text;
+}
+
+static void connect_live(uint64_t handle, const char *user, const char *client_id)
+{
+	world_connect(handle, user, client_id, IM_CODEC_JSON, ALL);
+	world_settle();
+}
+
+static void first_device_begins_at_the_first_message_then_goes_live(void **state)
+{
+	const struct packet *begin, *end, *first;
+
+	(void)state;
+	for (int i = 0; i < 3; i++)
+		world_say(AB, "bob", "bob:pc", 0, "hello");
+	connect_live(1, "alice", "alice:phone");
+	world_say(AB, "bob", "bob:pc", 0, "live");
+	assert_string_equal(got(1, "u/bob"), "1 2 3 4");
+	begin = world_packet(1, "im/v1/in/evt/sync", 0);
+	first = world_packet(1, "im/v1/in/msg/u/bob", 0);
+	assert_true(begin && first && begin < first);
+	assert_non_null(strstr(begin->payload, "\"begin\""));
+	end = world_packet(1, "im/v1/in/evt/sync", (size_t)(first - world.packets));
+	assert_non_null(strstr(end->payload, "\"end\""));
+	assert_int_equal(world_count(1, "im/v1/in/evt/welcome", 0), 1);
+	assert_true(world_device("alice", "alice:phone", NULL));
+}
+
+static void second_device_begins_where_the_furthest_is(void **state)
+{
+	(void)state;
+	connect_live(1, "alice", "alice:phone");
+	for (int i = 0; i < 3; i++)
+		world_say(AB, "bob", "bob:pc", 0, "hello");
+	world_pass_ms(100000);
+	world_settle();
+	delivery_closed(world.delivery, 1);
+	world_settle();
+	world_say(AB, "bob", "bob:pc", 0, "nobody has this");
+	connect_live(2, "alice", "alice:pad");
+	assert_string_equal(got(2, "u/bob"), "4");
+	connect_live(3, "alice", "alice:phone");
+	assert_string_equal(got(3, "u/bob"), "4");
+}
+
+static void unsettled_messages_come_again_and_settled_ones_do_not(void **state)
+{
+	(void)state;
+	connect_live(1, "alice", "alice:phone");
+	world_say(AB, "bob", "bob:pc", 0, "one");
+	world_pass_ms(96000);
+	world_say(AB, "bob", "bob:pc", 0, "two");
+	world_pass_ms(5000);
+	world_settle();
+	assert_int_equal(world_cursor("alice", "alice:phone", AB), 1);
+	delivery_closed(world.delivery, 1);
+	world_settle();
+	connect_live(2, "alice", "alice:phone");
+	assert_string_equal(got(2, "u/bob"), "2");
+}
+
+static void takeover_gives_the_device_to_the_newer_session(void **state)
+{
+	(void)state;
+	connect_live(1, "alice", "alice:phone");
+	world_say(AB, "bob", "bob:pc", 0, "one");
+	connect_live(2, "alice", "alice:phone");
+	world_say(AB, "bob", "bob:pc", 0, "two");
+	assert_string_equal(got(1, "u/bob"), "1");
+	assert_string_equal(got(2, "u/bob"), "1 2");
+	world_connect(1, "alice", "alice:phone", IM_CODEC_JSON, ALL); /* late news of the old one */
+	delivery_closed(world.delivery, 1);
+	world_say(AB, "bob", "bob:pc", 0, "three");
+	assert_string_equal(got(2, "u/bob"), "1 2 3");
+}
+
+static void sender_gets_ack_here_and_sent_elsewhere(void **state)
+{
+	(void)state;
+	connect_live(1, "alice", "alice:phone");
+	connect_live(2, "alice", "alice:pad");
+	connect_live(3, "bob", "bob:pc");
+	world_say(AB, "alice", "alice:phone", 1, "hi");
+	assert_int_equal(world_count(1, "im/v1/in/ack", 0), 1);
+	assert_int_equal(world_count(1, "im/v1/in/sent/", 0), 0);
+	assert_int_equal(world_count(2, "im/v1/in/sent/u/bob", 0), 1);
+	assert_int_equal(world_count(2, "im/v1/in/ack", 0), 0);
+	assert_int_equal(world_count(3, "im/v1/in/msg/u/alice", 0), 1);
+	delivery_closed(world.delivery, 1); /* the ack had no time to settle */
+	world_settle();
+	connect_live(4, "alice", "alice:phone");
+	assert_int_equal(world_count(4, "im/v1/in/sent/u/bob", 0), 1);
+}
+
+static void sender_without_ack_filter_gets_sent(void **state)
+{
+	(void)state;
+	world_connect(1, "alice", "alice:phone", IM_CODEC_JSON, "im/v1/in/msg/#,im/v1/in/sent/#");
+	world_settle();
+	world_say(AB, "alice", "alice:phone", 1, "hi");
+	assert_int_equal(world_count(1, "im/v1/in/sent/u/bob", 0), 1);
+	assert_int_equal(world_count(1, "im/v1/in/ack", 0), 0);
+}
+
+static void filters_decide_and_unmatched_conversations_wait(void **state)
+{
+	(void)state;
+	world_connect(1, "alice", "alice:phone", IM_CODEC_JSON, "im/v1/in/msg/u/bob");
+	world_settle();
+	world_say(AB, "bob", "bob:pc", 0, "one");
+	world_say(AB, "alice", "alice:pad", 0, "own: nobody asked for sent");
+	world_say(AB, "bob", "bob:pc", 0, "three");
+	world_say("u/alice:carol", "carol", "carol:pc", 0, "not matched");
+	assert_string_equal(got(1, "u/bob"), "1 3");
+	assert_string_equal(got(1, "u/carol"), "");
+	world_pass_ms(100000);
+	world_settle();
+	assert_int_equal(world_cursor("alice", "alice:phone", AB), 3);
+	assert_int_equal(world_cursor("alice", "alice:phone", "u/alice:carol"), 0);
+	world_connect(1, "alice", "alice:phone", IM_CODEC_JSON, "im/v1/in/msg/u/bob,im/v1/in/msg/#");
+	world_settle();
+	assert_string_equal(got(1, "u/carol"), "1");
+}
+
+static void nothing_is_handed_without_an_inbox_filter(void **state)
+{
+	(void)state;
+	world_connect(1, "alice", "alice:phone", IM_CODEC_NONE, "");
+	world_say(AB, "bob", "bob:pc", 0, "one");
+	world_settle();
+	assert_int_equal(world.n_packets, 0);
+	assert_false(world_device("alice", "alice:phone", NULL));
+}
+
+static void acking_device_gets_a_window_and_repeats(void **state)
+{
+	size_t mark;
+
+	(void)state;
+	world.settings.ack_window = 4;
+	connect_live(1, "alice", "alice:phone");
+	world_say(AB, "bob", "bob:pc", 0, "1");
+	world_ack("alice", "alice:phone", "u/bob", 1, 0);
+	world_settle();
+	for (int i = 0; i < 10; i++)
+		world_say(AB, "bob", "bob:pc", 0, "x");
+	world_settle();
+	assert_string_equal(got(1, "u/bob"), "1 2 3 4 5");
+	mark = world.n_packets;
+	for (int i = 0; i < 10; i++) { /* two and a half minutes: three repeats, then quiet */
+		world_pass_ms(15000);
+		world_settle();
+	}
+	assert_int_equal(world_count(1, "im/v1/in/msg/u/bob", mark), 12);
+	world_ack("alice", "alice:phone", "u/bob", 3, 0);
+	world_settle();
+	assert_int_equal(world_count(1, "im/v1/in/msg/u/bob", mark), 14);
+	world_ack("alice", "alice:phone", "u/bob", 7, 0);
+	world_settle();
+	world_ack("alice", "alice:phone", "u/bob", 11, 0);
+	world_settle();
+	assert_non_null(strstr(got(1, "u/bob"), "6 7 8 9 10 11"));
+	world_pass_ms(600000);
+	world_settle();
+	delivery_closed(world.delivery, 1);
+	world_settle();
+	mark = world.n_packets;
+	connect_live(2, "alice", "alice:phone");
+	assert_int_equal(world_count(2, "im/v1/in/msg/", mark), 0);
+}
+
+static void acking_survives_the_connection(void **state)
+{
+	bool acks = false;
+
+	(void)state;
+	connect_live(1, "alice", "alice:phone");
+	world_say(AB, "bob", "bob:pc", 0, "1");
+	world_say(AB, "bob", "bob:pc", 0, "2");
+	world_ack("alice", "alice:phone", "u/bob", 1, 0);
+	world_pass_ms(300000);
+	world_settle();
+	assert_true(world_device("alice", "alice:phone", &acks));
+	assert_true(acks);
+	delivery_closed(world.delivery, 1);
+	world_settle();
+	connect_live(2, "alice", "alice:phone");
+	world_pass_ms(300000); /* does not settle by time */
+	world_settle();
+	delivery_closed(world.delivery, 2);
+	world_settle();
+	connect_live(3, "alice", "alice:phone");
+	assert_int_equal(got(3, "u/bob")[0], '2');
+}
+
+static void receipts_come_from_acks_only(void **state)
+{
+	const struct packet *p;
+
+	(void)state;
+	connect_live(1, "alice", "alice:phone");
+	connect_live(2, "bob", "bob:pc");
+	connect_live(3, "alice", "alice:pad");
+	world_say(AB, "bob", "bob:pc", 2, "1");
+	world_pass_ms(200000);
+	world_settle();
+	assert_int_equal(world_count(2, "im/v1/in/evt/receipt", 0), 0);
+	world_say(AB, "bob", "bob:pc", 2, "2");
+	world_ack("alice", "alice:phone", "u/bob", 2, 2);
+	p = world_packet(2, "im/v1/in/evt/receipt", 0);
+	assert_non_null(p);
+	assert_string_equal(p->payload, "{\"conv\":\"u/alice\",\"user\":\"alice\",\"delivered\":2,\"read\":2}");
+	assert_int_equal(world_count(3, "im/v1/in/evt/read", 0), 1);
+	assert_int_equal(world_count(1, "im/v1/in/evt/read", 0), 0);
+}
+
+static void badge_follows_messages_and_reading(void **state)
+{
+	const struct packet *p = NULL;
+
+	(void)state;
+	connect_live(1, "alice", "alice:phone");
+	world_say(AB, "bob", "bob:pc", 0, "1");
+	world_say(AB, "bob", "bob:pc", 0, "2");
+	for (int i = 0; i < 3; i++) {
+		world_pass_ms(1000);
+		world_settle();
+	}
+	for (size_t i = 0; i < world.n_packets; i++)
+		if (strcmp(world.packets[i].topic, "im/v1/in/state/badge") == 0)
+			p = &world.packets[i];
+	assert_non_null(p);
+	assert_string_equal(p->payload, "{\"unread\":2,\"more\":false,\"conversations\":1}");
+	world_say(AB, "alice", "alice:phone", 1, "an answer reads");
+	for (int i = 0; i < 3; i++) {
+		world_pass_ms(1000);
+		world_settle();
+	}
+	assert_int_equal(world_read("alice", AB), 3);
+	for (size_t i = 0; i < world.n_packets; i++)
+		if (strcmp(world.packets[i].topic, "im/v1/in/state/badge") == 0)
+			p = &world.packets[i];
+	assert_string_equal(p->payload, "{\"unread\":0,\"more\":false,\"conversations\":0}");
+}
+
+static void members_see_their_stays_only(void **state)
+{
+	(void)state;
+	world_member("team", "bob", 1, 0);
+	for (int i = 0; i < 3; i++)
+		world_say("g/team", "bob", "bob:pc", 0, "before");
+	connect_live(1, "alice", "alice:phone");
+	world_member("team", "alice", 4, 0);
+	world_settle();
+	world_say("g/team", "", "", 0, "alice joined");
+	world_say("g/team", "bob", "bob:pc", 0, "hello alice");
+	world_settle();
+	world_member("team", "alice", 4, 5);
+	world_say("g/team", "bob", "bob:pc", 0, "she is gone");
+	world_settle();
+	assert_string_equal(got(1, "g/team"), "4 5");
+	world_member("team", "alice", 8, 0);
+	world_say("g/team", "bob", "bob:pc", 0, "not yet");
+	world_say("g/team", "bob", "bob:pc", 0, "back");
+	world_settle();
+	assert_string_equal(got(1, "g/team"), "4 5 8");
+	connect_live(2, "alice", "alice:pad"); /* another device sees the same, from history */
+	assert_string_equal(got(2, "g/team"), "4 5 8");
+}
+
+static void silent_budget_pauses_and_goes_on(void **state)
+{
+	(void)state;
+	world.settings.silent_messages = 5;
+	connect_live(1, "alice", "alice:phone");
+	for (int i = 0; i < 12; i++)
+		world_say(AB, "bob", "bob:pc", 0, "x");
+	world_settle();
+	assert_string_equal(got(1, "u/bob"), "1 2 3 4 5");
+	world_pass_ms(96000);
+	world_settle();
+	assert_string_equal(got(1, "u/bob"), "1 2 3 4 5 6 7 8 9 10");
+	world_pass_ms(96000);
+	world_settle();
+	assert_string_equal(got(1, "u/bob"), "1 2 3 4 5 6 7 8 9 10 11 12");
+	world_say(AB, "bob", "bob:pc", 0, "live again");
+	assert_non_null(strstr(got(1, "u/bob"), "12 13"));
+}
+
+static void full_link_pauses_catch_up_but_not_live(void **state)
+{
+	(void)state;
+	connect_live(1, "alice", "alice:phone");
+	world_say(AB, "bob", "bob:pc", 0, "1");
+	world.pending = LINK_WINDOW + 1;
+	connect_live(2, "bob", "bob:pc");
+	assert_string_equal(got(2, "u/alice"), "");
+	world_say(AB, "bob", "bob:tv", 0, "2");
+	assert_string_equal(got(1, "u/bob"), "1 2");
+	world.pending = 0;
+	delivery_resume(world.delivery);
+	world_settle();
+	assert_string_equal(got(2, "u/alice"), "1 2");
+}
+
+static void failed_reads_are_tried_again(void **state)
+{
+	(void)state;
+	world_say(AB, "bob", "bob:pc", 0, "1");
+	world.fail_reads = true;
+	world_connect(1, "alice", "alice:phone", IM_CODEC_JSON, ALL);
+	world_settle();
+	assert_string_equal(got(1, "u/bob"), "");
+	world.fail_reads = false;
+	world_pass_ms(2000);
+	while (world_waiting() && world_packet(1, "im/v1/in/evt/sync", 0) == NULL)
+		(void)world_step(); /* the device is read; the page is asked for */
+	world.fail_reads = true;
+	world_settle();
+	world.fail_reads = false;
+	world_pass_ms(2000);
+	world_settle();
+	assert_string_equal(got(1, "u/bob"), "1");
+}
+
+static void a_thousand_members_cost_one_encoding(void **state)
+{
+	char user[16], client[32];
+	unsigned before;
+
+	(void)state;
+	for (unsigned i = 0; i < 1000; i++) {
+		snprintf(user, sizeof user, "m%u", i);
+		snprintf(client, sizeof client, "m%u:x", i);
+		world_user(user);
+		world_member("big", user, 1, 0);
+		world_connect(100 + i, user, client, IM_CODEC_JSON, "im/v1/in/msg/#,im/v1/in/ack");
+	}
+	world_settle();
+	before = world.deliveries;
+	world_say("g/big", "m0", "m0:x", 100, "hello all");
+	assert_int_equal(world.deliveries - before, 2); /* the message, and the sender's ack */
+	for (unsigned i = 1; i < 1000; i++)
+		assert_int_equal(world_count(100 + i, "im/v1/in/msg/g/big", 0), 1);
+	assert_int_equal(world_count(100, "im/v1/in/msg/g/big", 0), 0);
+}
+
+static void codecs_get_their_own_form(void **state)
+{
+	(void)state;
+	world_connect(1, "alice", "alice:phone", IM_CODEC_JSON, ALL);
+	world_connect(2, "alice", "lamp", IM_CODEC_RAW, "im/v1/raw/msg/#");
+	world_connect_as(3, "alice", "alice:pb", IM_CODEC_PB, "im/v1/pb/#", 5);
+	world_settle();
+	world_say(AB, "bob", "bob:pc", 0, "on");
+	assert_int_equal(world_count(1, "im/v1/in/msg/u/bob", 0), 1);
+	assert_string_equal(world_packet(2, "im/v1/raw/msg/u/bob/bob/1", 0)->payload, "on");
+	assert_int_equal(world_packet(2, "im/v1/raw/msg/", 0)->len, 2);
+	assert_false(world_packet(1, "im/v1/in/msg/", 0)->has_props);
+	assert_true(world_packet(3, "im/v1/pb/msg/u/bob", 0)->has_props);
+}
+
+static void refusals_are_owed_until_the_session_has_stayed(void **state)
+{
+	(void)state;
+	world_refusal(1, "alice", "pub", "unknown_user");
+	world_connect(1, "alice", "pub", IM_CODEC_NONE, "");
+	world_pass_ms(1500);
+	world_settle();
+	assert_int_equal(world_count(1, "im/v1/in/err", 0), 1);
+	delivery_closed(world.delivery, 1); /* too early */
+	world_settle();
+	assert_int_equal(world_refusals_open("alice", "pub"), 1);
+	world_connect(2, "alice", "pub", IM_CODEC_NONE, "");
+	world_pass_ms(1500);
+	world_settle();
+	world_pass_ms(1500);
+	world_settle();
+	assert_int_equal(world_count(2, "im/v1/in/err", 0), 1);
+	assert_int_equal(world_refusals_open("alice", "pub"), 0);
+}
+
+static void too_many_unnamed_devices_push_out_the_oldest(void **state)
+{
+	char client[16];
+
+	(void)state;
+	world.settings.unnamed = 2;
+	for (unsigned i = 0; i < 4; i++) {
+		snprintf(client, sizeof client, "dev%u", i);
+		connect_live(10 + i, "alice", client);
+		delivery_closed(world.delivery, 10 + i);
+		world_settle();
+		world_age_device("alice", client, 100 - i);
+	}
+	assert_false(world_device("alice", "dev0", NULL));
+	assert_true(world_device("alice", "dev3", NULL));
+	world_age_device("alice", "dev3", 25ll * 3600 * 1000);
+	connect_live(20, "alice", "alice:new");
+	assert_false(world_device("alice", "dev3", NULL)); /* 24 h after its last connection */
+}
+
+/* ---- random operations against a model */
+
+#define DEVICES 6
+#define CONVS 4
+#define MOST 4000
+
+struct model_device {
+	const char *user, *client_id;
+	bool acks;
+	uint64_t handle;          /* 0 = offline */
+	bool had[CONVS][MOST];    /* received, ever */
+	uint64_t at[CONVS];       /* newest received in this session */
+};
+
+static struct model_device model[DEVICES] = {
+	{ .user = "alice", .client_id = "alice:phone", .acks = true }, { .user = "alice", .client_id = "alice:pad" },
+	{ .user = "bob", .client_id = "bob:pc" }, { .user = "bob", .client_id = "bob:tv", .acks = true },
+	{ .user = "carol", .client_id = "carol:pc" }, { .user = "carol", .client_id = "whatever" },
+};
+static const char *const convs[CONVS] = { AB, "u/alice:carol", "u/bob:carol", "g/team" };
+static const struct model_device *author[CONVS][MOST];
+static size_t looked;
+static unsigned ended;
+
+/*
+ * A message above all before it in this session must be the next one: nothing visible may be between. But a
+ * device's own message shows by its ack, which may come a moment later than what a page brought.
+ */
+static void model_got(struct model_device *m, int c, uint64_t seq)
+{
+	assert_true(seq < MOST);
+	for (uint64_t s = m->at[c] + 1; s < seq; s++)
+		if (!m->had[c][s] && author[c][s] != m)
+			fail_msg("%s got %s %llu without %llu", m->client_id, convs[c], (unsigned long long)seq, (unsigned long long)s);
+	m->had[c][seq] = true;
+	if (m->at[c] < seq)
+		m->at[c] = seq;
+}
+
+static void model_packet(const struct packet *p)
+{
+	char canonical[IM_CONV_MAX];
+
+	for (int i = 0; i < DEVICES; i++) {
+		struct model_device *m = &model[i];
+		json_t *acks, *a;
+		size_t k;
+
+		if (m->handle != p->handle)
+			continue;
+		for (int c = 0; c < CONVS && *p->conv; c++)
+			if (im_conv_canonical(m->user, p->conv, canonical) && strcmp(canonical, convs[c]) == 0)
+				model_got(m, c, p->seq);
+		if (strcmp(p->topic, "im/v1/in/ack") != 0)
+			continue;
+		acks = json_loads(p->payload, 0, NULL);
+		json_array_foreach(acks, k, a)
+			for (int c = 0; c < CONVS; c++)
+				if (im_conv_canonical(m->user, json_string_value(json_object_get(a, "conv")), canonical) &&
+				    strcmp(canonical, convs[c]) == 0)
+					m->had[c][json_integer_value(json_object_get(a, "seq"))] = true;
+		json_decref(acks);
+	}
+}
+
+static void model_look(void)
+{
+	for (; looked < world.n_packets; looked++)
+		model_packet(&world.packets[looked]);
+}
+
+static void model_disconnect(struct model_device *m)
+{
+	delivery_closed(world.delivery, m->handle);
+	model_look();
+	m->handle = 0;
+}
+
+static void model_connect(struct model_device *m, uint64_t handle)
+{
+	m->handle = handle;
+	memset(m->at, 0, sizeof m->at);
+	world_connect(handle, m->user, m->client_id, IM_CODEC_JSON, ALL);
+}
+
+static void model_ack(struct model_device *m)
+{
+	int c = (int)world_random(CONVS);
+	char face[IM_CONV_MAX];
+	uint64_t seq = 0;
+
+	if (!m->acks || !m->handle || !im_conv_as_seen(convs[c], m->user, face))
+		return;
+	while (m->had[c][seq + 1])
+		seq++;
+	if (seq)
+		world_ack(m->user, m->client_id, face, seq, world_random(2) ? seq : 0);
+}
+
+static void model_act(uint64_t *handle)
+{
+	struct model_device *m = &model[world_random(DEVICES)];
+	int c = (int)world_random(CONVS);
+	char face[IM_CONV_MAX];
+
+	switch (world_random(24)) {
+	case 0:
+		if (m->handle && world_random(3) == 0)
+			model_disconnect(m);
+		else if (!m->handle || world_random(6) == 0)
+			model_connect(m, ++*handle); /* sometimes a takeover */
+		break;
+	case 1:
+		while (world_tell())
+			; /* durable and untold is a matter of milliseconds, not of settle periods */
+		world_pass_ms(world_random(40) ? world_random(2000) : 100000);
+		break;
+	case 2:
+	case 3:
+		model_ack(m);
+		break;
+	case 4:
+		world.pending = world_random(4) == 0 ? LINK_WINDOW + 1 : 0;
+		delivery_resume(world.delivery);
+		break;
+	case 5: case 6: case 7: case 8: case 9: case 10:
+		(void)world_tell();
+		break;
+	case 11: case 12: case 13: case 14:
+		if (world_newest(convs[c]) < MOST - 2 && im_conv_as_seen(convs[c], m->user, face))
+			for (unsigned n = world_random(30) ? 1 : 300; n && world_newest(convs[c]) < MOST - 2; n--)
+				author[c][world_store(convs[c], m->user, m->client_id, m->handle, "text")] = m;
+		break;
+	default:
+		(void)world_step();
+	}
+	model_look();
+}
+
+static void one_life(unsigned seed)
+{
+	uint64_t handle = 0;
+	char face[IM_CONV_MAX];
+
+	world_destroy();
+	world_create(seed);
+	looked = 0;
+	for (int i = 0; i < DEVICES; i++) {
+		memset(model[i].had, 0, sizeof model[i].had);
+		model[i].handle = 0;
+	}
+	world.settings.ack_window = 20;
+	world.settings.silent_messages = seed % 3 ? 200000 : 400;
+	world_user("alice");
+	world_user("bob");
+	world_user("carol");
+	world_member("team", "alice", 1, 0);
+	world_member("team", "bob", 1, 0);
+	world_member("team", "carol", 1, 0);
+	/* Everybody comes once at the beginning: a later first time would start elsewhere. */
+	for (int i = 0; i < DEVICES; i++)
+		model_connect(&model[i], ++handle);
+	world_settle();
+	for (int i = 0; i < 6000; i++)
+		model_act(&handle);
+	world.pending = 0;
+	for (int i = 0; i < DEVICES; i++)
+		if (!model[i].handle)
+			model_connect(&model[i], ++handle);
+	for (int i = 0; i < 400; i++) {
+		delivery_resume(world.delivery);
+		world_settle();
+		model_look();
+		for (int j = 0; j < DEVICES * CONVS * 2; j++)
+			model_ack(&model[j % DEVICES]);
+		if (i % 4 == 0)
+			world_pass_ms(100000);
+	}
+	for (int i = 0; i < DEVICES; i++)
+		for (int c = 0; c < CONVS; c++)
+			for (uint64_t s = 1; im_conv_as_seen(convs[c], model[i].user, face) && s <= world_newest(convs[c]); s++)
+				if (!model[i].had[c][s])
+					fail_msg("%s never got %s %llu", model[i].client_id, convs[c], (unsigned long long)s);
+	ended++;
+}
+
+static void random_lives_lose_nothing_and_keep_order(void **state)
+{
+	const char *env = getenv("SEED");
+	unsigned seed = env ? (unsigned)atoi(env) : 1, lives = env ? 1 : 12;
+
+	(void)state;
+	for (unsigned i = 0; i < lives; i++) {
+		print_message("seed %u\n", seed + i);
+		one_life(seed + i);
+	}
+	assert_int_equal(ended, lives);
+}
+
+#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		T(first_device_begins_at_the_first_message_then_goes_live),
+		T(second_device_begins_where_the_furthest_is),
+		T(unsettled_messages_come_again_and_settled_ones_do_not),
+		T(takeover_gives_the_device_to_the_newer_session),
+		T(sender_gets_ack_here_and_sent_elsewhere),
+		T(sender_without_ack_filter_gets_sent),
+		T(filters_decide_and_unmatched_conversations_wait),
+		T(nothing_is_handed_without_an_inbox_filter),
+		T(acking_device_gets_a_window_and_repeats),
+		T(acking_survives_the_connection),
+		T(receipts_come_from_acks_only),
+		T(badge_follows_messages_and_reading),
+		T(members_see_their_stays_only),
+		T(silent_budget_pauses_and_goes_on),
+		T(full_link_pauses_catch_up_but_not_live),
+		T(failed_reads_are_tried_again),
+		T(a_thousand_members_cost_one_encoding),
+		T(codecs_get_their_own_form),
+		T(refusals_are_owed_until_the_session_has_stayed),
+		T(too_many_unnamed_devices_push_out_the_oldest),
+		T(random_lives_lose_nothing_and_keep_order),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
