@@ -76,6 +76,8 @@ void command_env_close(struct command_env *env)
 	env->closed = true;
 	im_timer_destroy(env->ended_timer);
 	env->ended_timer = NULL;
+	if (env->secrets != NULL)
+		secret_queue_stop(env->secrets);
 	lane = env->lane_first;
 	env->lane_first = env->lane_last = NULL;
 	while (lane != NULL) {

@@ -50,6 +50,20 @@ static void job_free(struct job *job)
 	free(job);
 }
 
+void secret_queue_stop(struct secret_queue *q)
+{
+	struct job *job = q->first;
+
+	q->first = q->last = NULL;
+	while (job != NULL) {
+		struct job *next = job->next;
+
+		job->done(job->arg, NULL);
+		job_free(job);
+		job = next;
+	}
+}
+
 static void work(void *arg)
 {
 	struct job *job = arg;

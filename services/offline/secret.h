@@ -18,6 +18,7 @@ struct secret_queue;
 
 struct secret_queue *secret_queue_create(struct im_loop *loop); /* NULL: out of memory */
 void secret_queue_destroy(struct secret_queue *q);              /* NULL is fine; nothing may be under way */
+void secret_queue_stop(struct secret_queue *q);                 /* what has not begun is answered with NULL, inside the call */
 
 /* hash NULL: could not (memory). Called on the loop, never inside secret_hash_password. */
 typedef void secret_fn(void *arg, const char *hash);

@@ -532,6 +532,22 @@ static void stopping_with_commands_under_way_is_clean(void **state)
 	assert_null(roster_user(fake.roster, "zoe"));
 }
 
+static void stopping_while_passwords_are_hashed_is_clean(void **state)
+{
+	Im__Bus__Control c = IM__BUS__CONTROL__INIT;
+	const char *text = "{\"commands\":[{\"command\":\"user.import\",\"users\":[{\"user\":\"a\",\"password\":\"x\"},"
+			   "{\"user\":\"b\",\"password\":\"x\"},{\"user\":\"c\",\"password\":\"x\"},{\"user\":\"d\",\"password\":\"x\"}]}]}";
+
+	(void)state;
+	c.session = 77;
+	c.json.data = (uint8_t *)text;
+	c.json.len = strlen(text);
+	request_control(fake.request, &c);
+	request_destroy(fake.request);
+	fake.request = NULL;
+	assert_int_equal(fake.responses, 0);
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -558,6 +574,7 @@ int main(void)
 		T(all_admin_lists_answer),
 		T(long_lists_come_in_pages),
 		T(stopping_with_commands_under_way_is_clean),
+		T(stopping_while_passwords_are_hashed_is_clean),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
