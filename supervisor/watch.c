@@ -17,6 +17,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#define LOG_SHOWN 1500 /* bytes; enough for the last try of a broker */
 #define SLOW_START_MS 15000 /* a warning each time a part has been starting for so long: replaying a log may take it */
 
 struct loop {
@@ -117,6 +118,26 @@ static void on_ready(struct loop *l)
 		announce(l);
 }
 
+/* The end of a part's log, for whoever looks at a start that failed. */
+static void show_log(const struct part *p)
+{
+	char text[LOG_SHOWN + 1], *line = text;
+	FILE *f = p->log_path ? fopen(p->log_path, "re") : NULL;
+	size_t n;
+
+	if (!f)
+		return; /* it wrote to our standard error, or nothing */
+	if (fseek(f, -LOG_SHOWN, SEEK_END) == 0)
+		n = fread(text, 1, LOG_SHOWN, f);
+	else
+		n = fseek(f, 0, SEEK_SET) == 0 ? fread(text, 1, LOG_SHOWN, f) : 0;
+	fclose(f);
+	text[n] = '\0';
+	if (n == LOG_SHOWN && (line = strchr(text, '\n')) != NULL)
+		line++; /* not the half of one */
+	fprintf(stderr, "--- the end of %s\n%s---\n", p->log_path, line ? line : text);
+}
+
 static void on_exit_of(struct loop *l, struct part *p, int status)
 {
 	pid_t pid = p->pid;
@@ -132,6 +153,7 @@ static void on_exit_of(struct loop *l, struct part *p, int status)
 	if (!p->was_up && p->failures >= WATCH_FIRST_TRIES) {
 		im_log(IM_LOG_ERROR, "evt=giveup part=%s tries=%u log=%s: it never got ready, so the start has failed", p->name,
 		       p->failures, p->log_path ? p->log_path : "stderr");
+		show_log(p);
 		l->failed = true;
 	}
 }
