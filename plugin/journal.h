@@ -45,7 +45,9 @@ struct journal_cursor journal_oldest(const struct journal *j);
 /*
  * Appends whole records from *c on to `out` (at most `max` bytes, but at least one record), sets *slice_epoch
  * and *slice_offset to where they stood and *c behind them (into the next epoch at the end of one). IM_NOT_FOUND:
- * nothing there yet. IM_BUSY: not in memory; the thread is fetching it, ask at a later tick. IM_FAILED: unreadable.
+ * nothing there yet. IM_BUSY: not in memory; the thread is fetching it, ask at a later tick. IM_FAILED: unreadable;
+ * that stays so until an admin has looked, for nothing accepted is passed over. Only what a failed disk never
+ * had and the page cache lost is: the log says so, and reading goes on behind it.
  */
 enum im_status journal_read(struct journal *j, struct journal_cursor *c, size_t max, struct im_buf *out,
 			    uint64_t *slice_epoch, uint64_t *slice_offset);

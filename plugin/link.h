@@ -22,7 +22,8 @@ enum im_status link_create(const struct im_settings *settings, struct journal *j
 			   struct roster *roster, struct link **out, struct im_err *err);
 void link_destroy(struct link *l);
 
-void link_service(struct link *l, const char *client_id, bool up); /* the message service's connection */
+/* The message service's connection. A new one starts from nothing; the end of one that was taken over is not reported. */
+void link_service(struct link *l, const char *client_id, bool up);
 bool link_is_up(const struct link *l);                             /* hello exchanged */
 void link_session(struct link *l, const struct session *s);        /* new, or its filters changed */
 void link_closed(struct link *l, uint64_t handle);
@@ -30,7 +31,10 @@ void link_control(struct link *l, const struct session *asker, const void *json,
 void link_signal(struct link *l, const struct session *from, const char *conv, size_t conv_len, const void *payload, size_t len);
 void link_frame(struct link *l, const void *frame, size_t len);    /* MESSAGE on $im/out: copied, worked off in tick */
 void link_tick(struct link *l);
-/* Called after roster items came into force (cached credentials, members gone, users disabled). */
+/*
+ * Called after a roster item came into force (cached credentials, members gone, users disabled). After a snapshot:
+ * for each item of it, and with a made-up "removed" for each user who was there before and is not in it.
+ */
 typedef void link_roster_fn(void *arg, const Im__Bus__RosterItem *item);
 void link_on_roster(struct link *l, link_roster_fn *fn, void *arg);
 /* Answers a Query: writes JSON to `out` (imctl why, sessions, status). */

@@ -1,3 +1,8 @@
+/*
+ * The roster's file (roster_file.h). A change is one pwrite at the end; a rewrite goes to a second file that
+ * takes the first one's place by rename, so that a kill leaves one of the two whole. Rows are written by
+ * rising version: a file cut short by a power failure is an older roster, not a wrong one.
+ */
 #include "roster_file.h"
 
 #include "base/buf.h"
