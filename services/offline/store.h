@@ -8,6 +8,11 @@
  * out from the callback. Reads see every append that was answered before they were asked.
  * Everything given to a request is copied or referenced (messages) before it returns.
  *
+ * IM_UNCERTAIN of an append: the log could not be written. What was given may be there or not, nothing more
+ * is taken, and all later appends answer the same: the service stops (service_fail) and opening again
+ * decides. IM_FAILED: nothing of this append was kept (fenced off, sequence taken); others are not affected.
+ * A message appended again exactly as it is stored is IM_OK and stored once.
+ *
  * Drivers: sqlite (message log + SQLite, store_sqlite.c), memory (tests). PostgreSQL fits the same table.
  */
 #ifndef OFFLINE_STORE_H
@@ -122,7 +127,7 @@ struct store_stats {
 struct store_driver {
 	const char *name; /* url scheme: "sqlite", "memory" */
 	enum im_status (*open)(const char *url, struct im_loop *loop, const struct im_settings *settings, struct store **out, struct im_err *err);
-	/* Makes durable what was given, answers what is pending (IM_UNCERTAIN where it cannot), frees. */
+	/* Makes durable what was given, answers what is pending (IM_UNCERTAIN where it cannot), frees. Ask nothing new from those answers. */
 	void (*close)(struct store *s);
 	const struct store_start *(*start)(struct store *s);
 	void (*roster)(struct store *s, store_roster_fn *row, void *arg); /* every item, synchronously, at start only */

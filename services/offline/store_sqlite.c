@@ -248,7 +248,9 @@ static enum im_status found_store(struct sqlite_store *ss, uint8_t epoch[16], ui
 	if (!store_db_exec(db, DB_BEGIN) || !store_db_meta_set(db, "epoch", epoch, 16) || !store_db_meta_set(db, "hash_key", key, 16) ||
 	    !store_db_exec(db, DB_COMMIT))
 		return store_db_fail(db, err, "write");
-	return store_index_checkpoint(ss->index, err);
+	if (store_index_checkpoint(ss->index, err) == IM_OK)
+		return IM_OK;
+	return im_fail(err, IM_FAILED, "cannot make %s durable: it is in use, or the disk fails", ss->db_path);
 }
 
 static enum im_status open_identity(struct sqlite_store *ss, const struct im_settings *settings, struct im_err *err)
@@ -309,11 +311,12 @@ static enum im_status open_log(struct sqlite_store *ss, const struct im_settings
 	st = store_log_open(&o, &ss->log, err);
 	if (st == IM_OK)
 		st = apply_replayed(ss, store_log_start(ss->log), err);
-	if (st == IM_OK)
-		st = store_index_checkpoint(ss->index, err);
+	if (st != IM_OK)
+		return st;
+	st = store_index_checkpoint(ss->index, err);
 	if (st == IM_OK)
 		store_log_trim(ss->log, store_log_start(ss->log));
-	return st;
+	return st == IM_BUSY ? IM_OK : st; /* somebody reads the file: the old segments stay until a later checkpoint */
 }
 
 /* ---- opening: what memory keeps of the rows */

@@ -452,6 +452,56 @@ static void appends_are_answered_in_order(struct run *r)
 	run_until_zero(&r->f, &o.left);
 }
 
+/* ---- what only files can do wrong */
+
+static void expect_refusal(struct fixture *f, const char *words)
+{
+	struct im_err err = { "" };
+
+	assert_int_equal(fixture_try_open(f, &err), IM_FAILED);
+	if (!strstr(err.text, words))
+		fail_msg("\"%s\" does not say \"%s\"", err.text, words);
+}
+
+static void an_open_store_is_not_opened_twice(void **state)
+{
+	struct fixture f;
+	struct store *first;
+
+	(void)state;
+	fixture_open(&f, "sqlite");
+	first = f.store;
+	expect_refusal(&f, "in use");
+	f.store = first;
+	fixture_close(&f);
+}
+
+static void a_damaged_database_and_a_missing_folder_are_named(void **state)
+{
+	struct fixture f;
+	char path[96];
+	FILE *file;
+
+	(void)state;
+	fixture_open(&f, "sqlite");
+	assert_int_equal(append_text(&f, conv, 1, "alice", "a"), IM_OK);
+	store_close(f.store);
+	f.store = NULL;
+	snprintf(path, sizeof(path), "%s/store.db", f.dir);
+	file = fopen(path, "r+");
+	assert_non_null(file);
+	fwrite("not a database at all", 1, 21, file);
+	fclose(file);
+	expect_refusal(&f, path);
+	assert_int_equal(remove(path), 0); /* a new database has another name than the log */
+	expect_refusal(&f, "another store");
+	fixture_close(&f);
+	snprintf(f.dir, sizeof(f.dir), "/proc/none/store");
+	f.loop = im_loop_create();
+	expect_refusal(&f, "/proc/none/store");
+	im_loop_destroy(f.loop);
+}
+
 /* ---- random operations against a model */
 
 enum { CONVS = 5, OPERATIONS = 1500 };
@@ -554,7 +604,10 @@ static void keep_promise(void **state)
 int main(void)
 {
 	static const char *const ways[] = { "memory", "tail", "rows" };
-	struct CMUnitTest tests[3 * PROMISES];
+	struct CMUnitTest tests[3 * PROMISES + 2] = {
+		[3 * PROMISES] = cmocka_unit_test(an_open_store_is_not_opened_twice),
+		[3 * PROMISES + 1] = cmocka_unit_test(a_damaged_database_and_a_missing_folder_are_named),
+	};
 	static char names[3 * PROMISES][96];
 
 	for (size_t i = 0; i < 3 * PROMISES; i++) {
