@@ -33,7 +33,7 @@ def test_message_reaches_the_other_one_and_ack_names_its_sequence(im):
 
 def test_plain_commands_chat(im):
     sub = subprocess.Popen(["mosquitto_sub", "-p", str(im.port), "-i", "carol:cli", "-u", "carol", "-P", im.users["carol"], "-q", "1", "-c",
-                            "-v", "-t", "im/v1/in/msg/#", "-C", "1", "-W", "20"], stdout=subprocess.PIPE, text=True)
+                            "-v", "-t", "im/v1/in/msg/u/dave", "-C", "1", "-W", "20"], stdout=subprocess.PIPE, text=True)
     text = fresh()
     subprocess.run(["mosquitto_pub", "-p", str(im.port), "-i", "dave:cli", "-u", "dave", "-P", im.users["dave"], "-q", "1",
                     "-t", "im/v1/to/u/carol", "-m", text], check=True)
@@ -46,7 +46,7 @@ def test_group_message_reaches_all_members_and_own_other_devices(im):
     with Client(im, "alice", "g1") as alice, Client(im, "alice", "g2") as other, Client(im, "bob", "g1") as bob, Client(im, "carol", "g1") as carol:
         for c in (alice, other, bob, carol):
             c.subscribe("im/v1/in/#")
-            c.next("im/v1/in/evt/sync")
+            c.all("im/v1/in/")
         mid = fresh()
         alice.publish(f"im/v1/to/g/friends/{mid}", "to all")
         got = [json_of(c, f"im/v1/in/{way}/g/friends", mid) for c, way in ((bob, "msg"), (carol, "msg"), (other, "sent"))]

@@ -30,7 +30,7 @@ CASES = [
 @pytest.mark.parametrize("topic,payload,code", CASES, ids=lambda v: str(v)[:40])
 @pytest.mark.parametrize("v5", [False, True], ids=["v311", "v5"])
 def test_refusal_names_its_code(im, topic, payload, code, v5):
-    with Client(im, "alice", f"refuse{v5}", v5=v5) as alice:
+    with Client(im, "alice", uuid.uuid4().hex, v5=v5) as alice:
         alice.subscribe("im/v1/in/#")
         alice.next("im/v1/in/evt/welcome")
         alice.publish(topic, payload)
@@ -42,7 +42,7 @@ def test_refusal_names_its_code(im, topic, payload, code, v5):
 
 
 def test_error_comes_without_a_subscription(im):
-    with Client(im, "alice", "nosub") as alice:
+    with Client(im, "alice", uuid.uuid4().hex) as alice:
         alice.publish("im/v1/to/u/nobody", "x")
         assert alice.json("im/v1/in/err")["code"] == "unknown_user"
 
@@ -55,20 +55,20 @@ def test_outsider_may_not_send_to_a_group(im):
 
 
 def test_retained_message_is_refused(im):
-    with Client(im, "alice", "retain") as alice:
+    with Client(im, "alice", uuid.uuid4().hex) as alice:
         alice.publish("im/v1/to/u/bob", "x", retain=True)
         assert alice.json("im/v1/in/err")["code"] == "retained"
 
 
 def test_unknown_method_is_answered(im):
-    with Client(im, "alice", "method") as alice:
+    with Client(im, "alice", uuid.uuid4().hex) as alice:
         alice.subscribe("im/v1/in/#")
         r = alice.request("histroy", {})
         assert not r["ok"] and r["error"]["code"] == "unknown_method" and "history" in r["error"]["fix"] + r["error"]["reason"]
 
 
 def test_repeated_request_gets_the_first_answer(im):
-    with Client(im, "alice", "rerequest") as alice:
+    with Client(im, "alice", uuid.uuid4().hex) as alice:
         alice.subscribe("im/v1/in/res/#")
         first = alice.request("server", rid="same")
         assert first["ok"]
@@ -85,4 +85,4 @@ def test_device_max_packet_cuts_and_marks(im):
             m = bob.next("im/v1/in/msg/u/alice")
             if json.loads(m.payload)["id"] == mid:
                 break
-        assert json.loads(m.payload)["cut"] is True and len(m.payload) + len(m.topic) + 9 <= 512
+        assert json.loads(m.payload)["cut"] is True and len(m.payload) + len(m.topic) + 2 + 2 + 3 <= 512

@@ -8,8 +8,8 @@ import pytest
 from client import Client
 
 
-def refused(im, user, device, password=None):
-    c = Client(im, user, device, password=password)
+def refused(im, user, device=None, password=None, raw_id=None):
+    c = Client(im, user, device, password=password, raw_id=raw_id)
     try:
         c.connect(3)
     except Exception:
@@ -43,7 +43,7 @@ def test_client_id_of_another_user_is_refused_and_does_not_disturb(im):
 
 def test_service_names_are_refused(im):
     assert refused(im, "$im", "$im-offline", "guess")
-    assert refused(im, "alice", "$im-offline")
+    assert refused(im, "alice", raw_id="$im-offline")
 
 
 @pytest.mark.parametrize("filter", ["im/#", "im/v1/#", "im/+/in/#", "im/v1/+/#", "im/v1/to/#", "$im/#", "$im/in", "$share/g/im/v1/in/#",

@@ -13,9 +13,10 @@ class Timeout(AssertionError):
 
 
 class Client:
-    def __init__(self, instance, user, device=None, password=None, clean=True, v5=False, websocket=False, keepalive=60, will=None):
+    def __init__(self, instance, user, device=None, password=None, clean=True, v5=False, websocket=False, keepalive=60, will=None,
+                 raw_id=None):
         self.user = user
-        self.id = f"{user}:{device}" if device and ":" not in device else device or ""
+        self.id = raw_id or (f"{user}:{device}" if device and ":" not in device else device or "")
         self.v5 = v5
         self.got = queue.Queue()
         self.pubacks, self.subacks = queue.Queue(), queue.Queue()
