@@ -501,8 +501,26 @@ static void add_members(struct im_buf *out, const char *json)
 	im_buf_add(out, json + 1, len - 2);
 }
 
+/* A page of messages says so even when it is empty, so that clients need not ask whether the field is there. */
+static bool add_page(struct im_buf *out, const Im__V1__Response *r)
+{
+	if (r->error || (r->n_messages == 0 && strcmp(or_empty(r->method), "history") != 0))
+		return false;
+	add_key(out, "messages");
+	im_buf_add_char(out, '[');
+	for (size_t i = 0; i < r->n_messages; i++) {
+		if (i > 0)
+			im_buf_add_char(out, ',');
+		im_codec_message_json(r->messages[i], out);
+	}
+	im_buf_add_char(out, ']');
+	return true;
+}
+
 static void response_json(const Im__V1__Response *r, struct im_buf *out)
 {
+	bool page;
+
 	im_buf_add(out, "{\"id\":", 6);
 	add_string_or_null(out, r->id);
 	add_key(out, "method");
@@ -515,17 +533,10 @@ static void response_json(const Im__V1__Response *r, struct im_buf *out)
 	} else {
 		add_members(out, r->json);
 	}
-	if (r->n_messages > 0)
-		add_key(out, "messages");
-	for (size_t i = 0; i < r->n_messages; i++) {
-		im_buf_add_char(out, i ? ',' : '[');
-		im_codec_message_json(r->messages[i], out);
-	}
-	if (r->n_messages > 0)
-		im_buf_add_char(out, ']');
-	if (r->more) {
+	page = add_page(out, r);
+	if (page || r->more) {
 		add_key(out, "more");
-		im_buf_add(out, "true", 4);
+		im_buf_add_str(out, r->more ? "true" : "false");
 	}
 	if (given(r->next)) {
 		add_key(out, "next");

@@ -33,7 +33,8 @@ void im_codec_error_json(const Im__V1__Error *e, struct im_buf *out); /* the obj
 /* json: a JSON object's text. kind and name: literal topic levels. */
 void im_codec_event(enum im_codec codec, const char *kind, const char *json, struct im_buf *topic, struct im_buf *payload);
 void im_codec_state(enum im_codec codec, const char *name, const char *json, struct im_buf *topic, struct im_buf *payload);
-/* JSON: {"id","method","ok":true, fields of r->json..., "messages":[...],"more","next"} or {"id","method","ok":false,"error":{...}} */
+/* JSON: {"id","method","ok":true, fields of r->json..., "messages":[...],"more","next"} or {"id","method","ok":false,"error":{...}};
+   history has "messages" and "more" also when it is empty, other methods only when there are some. */
 void im_codec_response(enum im_codec codec, const Im__V1__Response *r, struct im_buf *topic, struct im_buf *payload);
 
 /* JSON text helpers for the hot path (everything else uses jansson). */

@@ -454,6 +454,10 @@ static void answers_join_their_parts(void **state)
 	assert_string_equal(im_buf_text(&f->topic), "im/v1/raw/res/q2");
 	assert_string_equal(im_buf_text(&f->payload), "{\"id\":\"q2\",\"method\":\"me\",\"ok\":true}");
 	clear(f);
+	r.method = "history"; /* an empty page is a page */
+	im_codec_response(IM_CODEC_JSON, &r, &f->topic, &f->payload);
+	assert_string_equal(im_buf_text(&f->payload), "{\"id\":\"q2\",\"method\":\"history\",\"ok\":true,\"messages\":[],\"more\":false}");
+	clear(f);
 	e.code = "not_found";
 	r.error = &e;
 	im_codec_response(IM_CODEC_JSON, &r, &f->topic, &f->payload);
