@@ -12,11 +12,10 @@
  */
 #include "link.h"
 
-#include "base/clock.h"
 #include "base/log.h"
 #include "broker.h"
 #include "frame.h"
-#include "roster_file.h"
+#include "roster_copy.h"
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,7 +28,6 @@
 #define LINK_OUT_QUEUE (64u << 20)      /* bytes of frames not yet expanded: catch-up stops at 8 MiB, live deliveries go on; more is a breach */
 #define LINK_EPOCHS 8u                  /* epochs with something in flight; a further one waits */
 #define LINK_MARKS 4096u                /* epochs in a hello; they pile up only if the service never forgets any */
-#define LINK_ROSTER_RETRY_MS 5000       /* a roster file that could not be written is tried again */
 
 struct flight {
 	uint64_t epoch, sent, confirmed;
@@ -39,13 +37,9 @@ struct link {
 	struct journal *journal;
 	struct session_table *sessions;
 	struct roster *roster;
-	struct roster_file *file;
-	struct roster *snapshot;         /* being received; in force at its end */
-	int64_t file_retry_ms;
+	struct roster_copy *copy;        /* keeps `roster` up to date and on disk */
 	uint32_t node;
 	uint64_t expand_bytes;
-	link_roster_fn *on_roster;
-	void *roster_arg;
 	link_query_fn *on_query;
 	void *query_arg;
 
@@ -102,8 +96,7 @@ static void forget_connection(struct link *l)
 	l->marks = NULL;
 	l->n_marks = 0;
 	l->n_flights = 0;
-	roster_destroy(l->snapshot);
-	l->snapshot = NULL;
+	roster_copy_drop_snapshot(l->copy);
 }
 
 enum im_status link_create(const struct im_settings *settings, struct journal *journal, struct session_table *sessions,
@@ -122,7 +115,7 @@ enum im_status link_create(const struct im_settings *settings, struct journal *j
 	l->tail = &l->head;
 	im_buf_init(&l->parts);
 	im_buf_init(&l->slice);
-	st = roster_file_open(settings->dir, roster, &l->file, err);
+	st = roster_copy_open(settings->dir, roster, &l->copy, err);
 	if (st != IM_OK) {
 		link_destroy(l);
 		return st;
@@ -136,14 +129,13 @@ void link_destroy(struct link *l)
 	if (!l)
 		return;
 	forget_connection(l);
-	roster_file_close(l->file);
+	roster_copy_close(l->copy);
 	free(l);
 }
 
 void link_on_roster(struct link *l, link_roster_fn *fn, void *arg)
 {
-	l->on_roster = fn;
-	l->roster_arg = arg;
+	roster_copy_on_change(l->copy, fn, arg);
 }
 
 void link_on_query(struct link *l, link_query_fn *fn, void *arg)
@@ -401,97 +393,6 @@ static void on_hello(struct link *l, const Im__Bus__Hello *h)
 	       h->roster_version, l->cursor.epoch, l->cursor.offset);
 }
 
-static void roster_changed(struct link *l, const Im__Bus__RosterItem *item)
-{
-	if (l->on_roster)
-		l->on_roster(l->roster_arg, item);
-}
-
-/* In force even if the disk refuses: a user who is disabled must not stay because of a full disk. tick writes it anew. */
-static void keep_item(struct link *l, const Im__Bus__RosterItem *item)
-{
-	struct im_err err;
-
-	if (roster_file_is_broken(l->file) || roster_file_add(l->file, item, &err) == IM_OK)
-		return;
-	im_log(IM_LOG_ERROR, "evt=roster_not_kept error=\"%s\" note=\"in force; the file will be written anew\"", err.text);
-	l->file_retry_ms = im_clock_mono_ms() + LINK_ROSTER_RETRY_MS;
-}
-
-static void apply_item(struct link *l, const Im__Bus__RosterItem *item)
-{
-	enum im_status st = roster_apply(l->snapshot ? l->snapshot : l->roster, item);
-
-	if (st != IM_OK && st != IM_EXISTS) {
-		breach(l, st == IM_BAD_INPUT ? "a malformed roster item" : "out of memory for the roster");
-		return;
-	}
-	if (st != IM_OK || l->snapshot)
-		return;
-	keep_item(l, item);
-	roster_changed(l, item);
-}
-
-struct comparison {
-	struct link *l;
-	const struct roster *now;
-};
-
-static void user_may_be_gone(void *arg, const struct roster_user *u)
-{
-	const struct comparison *c = arg;
-	Im__Bus__RosterItem item = IM__BUS__ROSTER_ITEM__INIT;
-	Im__Bus__User user = IM__BUS__USER__INIT;
-
-	if (roster_user(c->now, u->name))
-		return;
-	item.version = roster_version(c->now);
-	item.user = &user;
-	user.name = (char *)(uintptr_t)u->name;
-	user.removed = true;
-	roster_changed(c->l, &item);
-}
-
-static void item_in_force(void *arg, const Im__Bus__RosterItem *item)
-{
-	roster_changed(arg, item);
-}
-
-/* The snapshot replaces everything at once; until here the old roster decided. */
-static void snapshot_in_force(struct link *l)
-{
-	struct comparison c = {l, l->roster};
-	struct im_err err;
-
-	roster_swap(l->roster, l->snapshot);
-	if (roster_file_rewrite(l->file, l->roster, &err) != IM_OK) {
-		im_log(IM_LOG_ERROR, "evt=roster_not_kept error=\"%s\"", err.text);
-		l->file_retry_ms = im_clock_mono_ms() + LINK_ROSTER_RETRY_MS;
-	}
-	roster_each_user(l->snapshot, user_may_be_gone, &c); /* those of before */
-	roster_since(l->roster, 0, item_in_force, l);
-	roster_destroy(l->snapshot);
-	l->snapshot = NULL;
-	im_log(IM_LOG_NOTICE, "evt=roster_snapshot version=%" PRIu64 " users=%zu groups=%zu", roster_version(l->roster),
-	       roster_count_users(l->roster), roster_count_groups(l->roster));
-}
-
-static void on_roster(struct link *l, const Im__Bus__Roster *r)
-{
-	if (r->begin) {
-		roster_destroy(l->snapshot);
-		l->snapshot = roster_create();
-		if (!l->snapshot) {
-			breach(l, "out of memory for a roster snapshot");
-			return;
-		}
-	}
-	for (size_t i = 0; i < r->n_items && !l->breach; i++)
-		apply_item(l, r->items[i]);
-	if (r->end && l->snapshot && !l->breach)
-		snapshot_in_force(l);
-}
-
 static void on_kick(struct link *l, const Im__Bus__Kick *k)
 {
 	struct session *s = session_by_handle(l->sessions, k->session);
@@ -548,11 +449,15 @@ static void frame_begin(struct link *l, struct frame *f)
 static void frame_end(struct link *l, struct frame *f)
 {
 	const Im__Bus__ToPlugin *m = f->msg;
+	const char *why;
 
 	if (m->out_seq != 0)
 		l->out_done = m->out_seq;
-	if (m->roster)
-		on_roster(l, m->roster);
+	if (m->roster) {
+		why = roster_copy_apply(l->copy, m->roster);
+		if (why)
+			breach(l, why);
+	}
 	for (size_t i = 0; i < m->n_kicks; i++)
 		on_kick(l, m->kicks[i]);
 	for (size_t i = 0; i < m->n_queries; i++)
@@ -739,11 +644,7 @@ static void end_connection(struct link *l)
 
 void link_tick(struct link *l)
 {
-	if (roster_file_is_broken(l->file) && im_clock_mono_ms() >= l->file_retry_ms) {
-		l->file_retry_ms = im_clock_mono_ms() + LINK_ROSTER_RETRY_MS;
-		if (roster_file_rewrite(l->file, l->roster, NULL) == IM_OK) /* its failure was logged when it broke */
-			im_log(IM_LOG_NOTICE, "evt=roster_kept version=%" PRIu64, roster_version(l->roster));
-	}
+	roster_copy_tick(l->copy);
 	if (!l->service)
 		return;
 	if (!l->breach)

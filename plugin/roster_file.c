@@ -145,7 +145,8 @@ static enum im_status load(struct roster_file *f, struct roster *r, struct im_er
 		return im_fail(err, IM_FAILED, "cannot load %.150s: %s", f->path, strerror(n < 0 ? (int)-n : e));
 	roster_since(r, 0, count_item, &live);
 	if (items > SMALL_FILE && items > 2 * live)
-		(void)roster_file_rewrite(f, r, NULL); /* the long file serves as well */
+		(void)roster_file_rewrite(f, r, NULL);
+	f->broken = false; /* if that failed: the long file serves as well */
 	return IM_OK;
 }
 
@@ -252,6 +253,7 @@ enum im_status roster_file_rewrite(struct roster_file *f, const struct roster *r
 			(void)close(w.fd);
 			(void)unlink(f->fresh);
 		}
+		f->broken = true; /* what `r` holds is not what the file says: nothing may be appended to that */
 		return im_fail(err, IM_FAILED, "cannot write %.150s: %s", f->fresh, strerror(w.error));
 	}
 	(void)close(f->fd);
