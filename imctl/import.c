@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 struct import {
 	struct ctl *ctl;
@@ -77,6 +78,8 @@ static int send_batch(struct import *im)
 		report(im, (long)json_integer_value(json_object_get(error, "line")), json_string_value(json_object_get(error, "user")),
 		       json_string_value(json_object_get(error, "code")), json_string_value(json_object_get(error, "reason")));
 	json_decref(data);
+	if (isatty(STDERR_FILENO))
+		(void)fprintf(stderr, "\r%lld added ", (long long)im->added); /* hashing thousands of passwords takes minutes */
 	return EXIT_DONE;
 }
 
@@ -142,6 +145,8 @@ int run_user_import(struct ctl *ctl, const struct verb *verb, json_t *args)
 	if (!is_stdin)
 		(void)fclose(f); /* only read */
 	json_decref(im.batch);
+	if (isatty(STDERR_FILENO))
+		(void)fputc('\r', stderr);
 	if (ctl->json)
 		(void)printf("{\"added\":%lld,\"failed\":%lld}\n", (long long)im.added, (long long)im.failed);
 	else

@@ -238,13 +238,53 @@ static void remove_user_itself(struct call *call)
 	change_commit(call, &rm->change, disable_done);
 }
 
+struct heir {
+	const char *leaving;
+	const char *user;                /* NULL: nobody is left */
+	const struct roster_stay *stay;
+};
+
+/* Admins come first, then whoever is there longest. */
+static void consider_heir(void *arg, const char *user, const struct roster_stay *stay)
+{
+	struct heir *heir = arg;
+	bool admin = strcmp(stay->role, "admin") == 0, best_admin = heir->user != NULL && strcmp(heir->stay->role, "admin") == 0;
+
+	if (strcmp(user, heir->leaving) == 0)
+		return;
+	if (heir->user != NULL && (admin < best_admin || (admin == best_admin && stay->from_seq >= heir->stay->from_seq)))
+		return;
+	heir->user = user;
+	heir->stay = stay;
+}
+
+/* Who owns the group after `leaving`; user NULL: it is not the owner, or nobody is left. */
+static struct heir find_heir(const struct call *call, const char *group, const char *leaving)
+{
+	const struct roster *roster = call->env->roster;
+	struct heir heir = {leaving, NULL, NULL};
+
+	if (strcmp(roster_group(roster, group)->owner, leaving) == 0)
+		roster_each_member(roster, group, consider_heir, &heir);
+	return heir;
+}
+
 static void leave_next_group(struct call *call);
 
 static void on_left(struct call *call, uint64_t seq)
 {
 	struct removal *rm = call->state;
+	const char *group = rm->groups[rm->at];
+	struct heir heir = find_heir(call, group, call_text(call, "user"));
+	Im__Bus__Group *g;
 
-	event_end_stay(call, &rm->change, rm->groups[rm->at], call_text(call, "user"), seq);
+	if (heir.user != NULL) {
+		g = change_group(&rm->change, call->env->roster, group);
+		if (g != NULL)
+			change_set(&rm->change, &g->owner, heir.user);
+		change_member(&rm->change, group, heir.user, "owner", heir.stay->from_seq, 0);
+	}
+	event_end_stay(call, &rm->change, group, call_text(call, "user"), seq);
 	rm->at++;
 	leave_next_group(call);
 }
@@ -258,7 +298,10 @@ static void leave_next_group(struct call *call)
 		remove_user_itself(call);
 		return;
 	}
-	event_post(call, rm->groups[rm->at], json_pack("{s:s,s:[s]}", "event", "left", "users", user), on_left, "%s left", user);
+	event_post(call, rm->groups[rm->at],
+		   json_pack("{s:s,s:[s],s:s*}", "event", "left", "users", user, "owner",
+			     find_heir(call, rm->groups[rm->at], user).user),
+		   on_left, "%s left", user);
 }
 
 static void remove_in_lane(struct call *call)

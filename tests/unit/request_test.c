@@ -248,6 +248,21 @@ static void removed_user_has_left_everything(void **state)
 	assert_false(roster_is_member(fake.roster, "a", "alice"));
 }
 
+static void group_of_a_removed_owner_has_a_new_one(void **state)
+{
+	(void)state;
+	add_users();
+	do_ok("{\"command\":\"group.create\",\"group\":\"g\",\"owner\":\"alice\",\"users\":[\"bob\",\"carol\"]}");
+	do_ok("{\"command\":\"group.role\",\"group\":\"g\",\"user\":\"carol\",\"role\":\"admin\"}");
+	do_ok("{\"command\":\"user.remove\",\"user\":\"alice\"}");
+	assert_string_equal(roster_group(fake.roster, "g")->owner, "carol");
+	assert_string_equal(roster_role(fake.roster, "g", "carol"), "owner");
+	do_ok("{\"command\":\"user.remove\",\"user\":\"carol\"}");
+	assert_string_equal(roster_group(fake.roster, "g")->owner, "bob");
+	do_ok("{\"command\":\"user.remove\",\"user\":\"bob\"}");
+	assert_int_equal(roster_group(fake.roster, "g")->n_members, 0);
+}
+
 static void removed_group_may_be_made_again(void **state)
 {
 	(void)state;
@@ -563,6 +578,7 @@ int main(void)
 		T(group_has_a_largest_size),
 		T(group_keeps_an_owner),
 		T(removed_user_has_left_everything),
+		T(group_of_a_removed_owner_has_a_new_one),
 		T(removed_group_may_be_made_again),
 		T(only_admins_command),
 		T(repeated_request_gets_the_first_answer),
