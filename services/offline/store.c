@@ -5,7 +5,8 @@
 
 static const struct store_driver *const drivers[] = { &store_sqlite, &store_memory };
 
-enum im_status store_open(const char *url, struct im_loop *loop, const struct im_settings *settings, struct store **out, struct im_err *err)
+enum im_status store_open(const char *url, struct im_loop *loop, const struct im_settings *settings,
+			  struct store **out, struct im_err *err)
 {
 	const char *colon = strchr(url, ':');
 
@@ -39,12 +40,14 @@ void store_append(struct store *s, const struct store_entry *entries, size_t n, 
 	s->driver->append(s, entries, n, done, arg);
 }
 
-void store_lookup(struct store *s, struct store_lookup_conv *convs, size_t n_convs, struct store_lookup_id *ids, size_t n_ids, store_done_fn *done, void *arg)
+void store_lookup(struct store *s, struct store_lookup_conv *convs, size_t n_convs,
+		  struct store_lookup_id *ids, size_t n_ids, store_done_fn *done, void *arg)
 {
 	s->driver->lookup(s, convs, n_convs, ids, n_ids, done, arg);
 }
 
-void store_history(struct store *s, const struct store_range *range, store_message_fn *row, store_done_fn *done, void *arg)
+void store_history(struct store *s, const struct store_range *range, store_message_fn *row,
+		   store_done_fn *done, void *arg)
 {
 	s->driver->history(s, range, row, done, arg);
 }
@@ -59,7 +62,8 @@ void store_unread(struct store *s, const char *user, const char *conv, uint64_t 
 	s->driver->unread(s, user, conv, read, done, arg);
 }
 
-void store_device(struct store *s, const char *user, const char *device, store_device_fn *row, store_cursor_fn *cursor, store_refusal_fn *refusal, store_done_fn *done, void *arg)
+void store_device(struct store *s, const char *user, const char *device, store_device_fn *row,
+		  store_cursor_fn *cursor, store_refusal_fn *refusal, store_done_fn *done, void *arg)
 {
 	s->driver->device(s, user, device, row, cursor, refusal, done, arg);
 }

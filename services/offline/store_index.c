@@ -470,7 +470,8 @@ static bool apply_all(struct store_index *ix, const struct append_queue *batch, 
 	       store_db_meta_set(ix->db, "applied", &end, sizeof(end)) && store_db_exec(ix->db, DB_COMMIT);
 }
 
-enum im_status store_index_apply(struct store_index *ix, const struct append_queue *batch, uint64_t end, struct im_err *err)
+enum im_status store_index_apply(struct store_index *ix, const struct append_queue *batch,
+				 uint64_t end, struct im_err *err)
 {
 	enum im_status st = IM_OK;
 
@@ -655,7 +656,8 @@ uint64_t store_index_applied(const struct store_index *ix)
 	return ix->applied;
 }
 
-enum im_status store_index_open(const char *path, unsigned dedupe_days, index_wake_fn *wake, void *arg, struct store_index **out, struct im_err *err)
+enum im_status store_index_open(const char *path, unsigned dedupe_days, index_wake_fn *wake, void *arg,
+				struct store_index **out, struct im_err *err)
 {
 	struct store_index *ix = calloc(1, sizeof(*ix));
 	pthread_condattr_t attr;

@@ -16,13 +16,15 @@
 struct store_index;
 
 typedef void index_wake_fn(void *arg); /* on the indexer's thread: there is something to take */
-enum im_status store_index_open(const char *path, unsigned dedupe_days, index_wake_fn *wake, void *arg, struct store_index **out, struct im_err *err);
+enum im_status store_index_open(const char *path, unsigned dedupe_days, index_wake_fn *wake, void *arg,
+				struct store_index **out, struct im_err *err);
 void store_index_close(struct store_index *ix); /* stopped before, if it was started */
 
 struct store_db *store_index_db(struct store_index *ix); /* before start and after stop only */
 uint64_t store_index_applied(const struct store_index *ix); /* the same */
 /* Applies these at once, in one transaction (recovery; the thread does the same). */
-enum im_status store_index_apply(struct store_index *ix, const struct append_queue *batch, uint64_t end, struct im_err *err);
+enum im_status store_index_apply(struct store_index *ix, const struct append_queue *batch,
+				 uint64_t end, struct im_err *err);
 /* Makes everything applied durable in the database itself. IM_BUSY: a reader is in the way. */
 enum im_status store_index_checkpoint(struct store_index *ix, struct im_err *err);
 

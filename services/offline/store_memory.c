@@ -86,7 +86,8 @@ static void memory_close(struct store *s)
 	free(ms);
 }
 
-static enum im_status memory_open(const char *url, struct im_loop *loop, const struct im_settings *settings, struct store **out, struct im_err *err)
+static enum im_status memory_open(const char *url, struct im_loop *loop,
+				  const struct im_settings *settings, struct store **out, struct im_err *err)
 {
 	struct tail_options o = { .rows = { no_last, no_message, NULL }, .dedupe_days = settings->dedupe_days };
 	struct memory_store *ms = calloc(1, sizeof(*ms));
@@ -131,28 +132,33 @@ static void memory_append(struct store *s, const struct store_entry *entries, si
 	im_wake_send(ms->wake);
 }
 
-static void memory_lookup(struct store *s, struct store_lookup_conv *convs, size_t n_convs, struct store_lookup_id *ids, size_t n_ids,
+static void memory_lookup(struct store *s, struct store_lookup_conv *convs, size_t n_convs,
+			  struct store_lookup_id *ids, size_t n_ids,
 			  store_done_fn *done, void *arg)
 {
 	ask_lookup(&memory(s)->asker, convs, n_convs, ids, n_ids, done, arg);
 }
 
-static void memory_history(struct store *s, const struct store_range *range, store_message_fn *row, store_done_fn *done, void *arg)
+static void memory_history(struct store *s, const struct store_range *range, store_message_fn *row,
+			   store_done_fn *done, void *arg)
 {
 	ask_history(&memory(s)->asker, range, row, done, arg);
 }
 
-static void memory_conversations(struct store *s, const char *user, store_conversation_fn *row, store_done_fn *done, void *arg)
+static void memory_conversations(struct store *s, const char *user, store_conversation_fn *row,
+				 store_done_fn *done, void *arg)
 {
 	ask_conversations(&memory(s)->asker, user, row, done, arg);
 }
 
-static void memory_unread(struct store *s, const char *user, const char *conv, uint64_t read, store_count_fn *done, void *arg)
+static void memory_unread(struct store *s, const char *user, const char *conv, uint64_t read,
+			  store_count_fn *done, void *arg)
 {
 	ask_unread(&memory(s)->asker, user, conv, read, done, arg);
 }
 
-static void memory_device(struct store *s, const char *user, const char *device, store_device_fn *row, store_cursor_fn *cursor,
+static void memory_device(struct store *s, const char *user, const char *device, store_device_fn *row,
+			  store_cursor_fn *cursor,
 			  store_refusal_fn *refusal, store_done_fn *done, void *arg)
 {
 	ask_device(&memory(s)->asker, user, device, row, cursor, refusal, done, arg);

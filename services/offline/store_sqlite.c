@@ -412,7 +412,8 @@ static void free_store(struct sqlite_store *ss)
 	free(ss);
 }
 
-static enum im_status sqlite_open(const char *url, struct im_loop *loop, const struct im_settings *settings, struct store **out, struct im_err *err)
+static enum im_status sqlite_open(const char *url, struct im_loop *loop,
+				  const struct im_settings *settings, struct store **out, struct im_err *err)
 {
 	struct sqlite_store *ss = calloc(1, sizeof(*ss));
 	enum im_status st;
@@ -482,28 +483,33 @@ static void sqlite_roster(struct store *s, store_roster_fn *row, void *arg)
 		im_log(IM_LOG_ERROR, "evt=roster_unreadable path=%s", sqlite(s)->db_path);
 }
 
-static void sqlite_lookup(struct store *s, struct store_lookup_conv *convs, size_t n_convs, struct store_lookup_id *ids, size_t n_ids,
+static void sqlite_lookup(struct store *s, struct store_lookup_conv *convs, size_t n_convs,
+			  struct store_lookup_id *ids, size_t n_ids,
 			  store_done_fn *done, void *arg)
 {
 	ask_lookup(&sqlite(s)->asker, convs, n_convs, ids, n_ids, done, arg);
 }
 
-static void sqlite_history(struct store *s, const struct store_range *range, store_message_fn *row, store_done_fn *done, void *arg)
+static void sqlite_history(struct store *s, const struct store_range *range, store_message_fn *row,
+			   store_done_fn *done, void *arg)
 {
 	ask_history(&sqlite(s)->asker, range, row, done, arg);
 }
 
-static void sqlite_conversations(struct store *s, const char *user, store_conversation_fn *row, store_done_fn *done, void *arg)
+static void sqlite_conversations(struct store *s, const char *user, store_conversation_fn *row,
+				 store_done_fn *done, void *arg)
 {
 	ask_conversations(&sqlite(s)->asker, user, row, done, arg);
 }
 
-static void sqlite_unread(struct store *s, const char *user, const char *conv, uint64_t read, store_count_fn *done, void *arg)
+static void sqlite_unread(struct store *s, const char *user, const char *conv, uint64_t read,
+			  store_count_fn *done, void *arg)
 {
 	ask_unread(&sqlite(s)->asker, user, conv, read, done, arg);
 }
 
-static void sqlite_device(struct store *s, const char *user, const char *device, store_device_fn *row, store_cursor_fn *cursor,
+static void sqlite_device(struct store *s, const char *user, const char *device, store_device_fn *row,
+			  store_cursor_fn *cursor,
 			  store_refusal_fn *refusal, store_done_fn *done, void *arg)
 {
 	ask_device(&sqlite(s)->asker, user, device, row, cursor, refusal, done, arg);
