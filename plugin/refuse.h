@@ -1,7 +1,7 @@
 /*
  * The error inbox: how a client learns that something was refused, and why. Immediate errors go out in the
- * session's codec; those of a connection that had to be closed are owed to its client id and sent after its
- * next connect.
+ * session's codec; those of a connection that had to be closed, and of a refused will, are owed to the
+ * client id and sent after its next connect.
  */
 #ifndef PLUGIN_REFUSE_H
 #define PLUGIN_REFUSE_H

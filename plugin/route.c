@@ -405,6 +405,7 @@ void route_will(struct plugin *p, const struct session_gone *g, const struct acl
 	struct publish b = { .p = p, .s = &s, .m = &m };
 	const struct roster_user *u = roster_user(p->roster, g->user);
 	struct im_refusal why;
+	char topic[IM_TOPIC_MAX + 1];
 	enum im_status st;
 
 	memset(&why, 0, sizeof(why));
@@ -413,8 +414,8 @@ void route_will(struct plugin *p, const struct session_gone *g, const struct acl
 	if (!u || u->disabled)
 		return;
 	if (!will_allowed(&b, &why)) {
-		im_log(IM_LOG_NOTICE, "evt=will_refused user=%s client=%s code=%s reason=\"%s\"", g->user, g->client_id,
-		       im_refusal_name(why.code), why.reason);
+		topic_for_error(ev->topic, topic);
+		refuse_owe(p->refusals, g->client_id, &why, topic, b.rec.id);
 	} else {
 		st = append(&b);
 		if (st != IM_OK)

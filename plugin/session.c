@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <uthash.h>
+#include <utlist.h>
 
 /* Ended connections remembered for their delayed wills: beyond it the oldest will is not sent. */
 #define GONE_MAX 4096u
@@ -32,6 +33,7 @@ struct entry {
 	bool active;      /* has sent a packet */
 	bool was_own;     /* what is queued in the broker was queued for this user */
 	uint64_t opened_tick;
+	struct entry *prev, *next; /* among the unsettled */
 	UT_hash_handle hh_context, hh_id, hh_handle;
 };
 
@@ -61,7 +63,7 @@ struct session_table {
 	uint64_t tick;
 	size_t ours;
 	unsigned kicks;   /* queued */
-	unsigned unsettled;
+	struct entry *unsettled; /* foreign ones of this turn */
 };
 
 /* ---- filters ---- */
@@ -523,7 +525,7 @@ void session_open_foreign(struct session_table *t, const struct mosquitto *conte
 	 * (a failed login gets its DISCONNECT at once). At the next tick whoever is still here has it.
 	 */
 	e->foreign = true;
-	t->unsettled++;
+	DL_APPEND(t->unsettled, e);
 	gone_forget(t, context);
 	HASH_ADD(hh_context, t->by_context, s.context, sizeof(e->s.context), e);
 }
@@ -559,7 +561,7 @@ struct session *session_close(struct session_table *t, const struct mosquitto *c
 		HASH_DELETE(hh_id, t->by_id, e);
 	if (e->foreign) {
 		if (!e->settled)
-			t->unsettled--;
+			DL_DELETE(t->unsettled, e);
 		session_free(&e->s);
 		*owner = false;
 		return NULL;
@@ -716,25 +718,22 @@ static void kick_all(struct session_table *t)
 /* Foreign clients that survived their login hold their client id from now on. */
 static void settle(struct session_table *t)
 {
-	struct entry *e, *next, *old;
+	struct entry *e, *old;
 
-	HASH_ITER(hh_context, t->by_context, e, next) {
-		if (!e->foreign || e->settled)
-			continue;
+	while ((e = t->unsettled)) {
+		DL_DELETE(t->unsettled, e);
 		e->settled = true;
 		old = find_id(t, e->s.client_id);
 		if (old)
 			HASH_DELETE(hh_id, t->by_id, old);
 		HASH_ADD_KEYPTR(hh_id, t->by_id, e->s.client_id, strlen(e->s.client_id), e);
 	}
-	t->unsettled = 0;
 }
 
 void session_tick(struct session_table *t)
 {
 	t->tick++;
-	if (t->unsettled > 0)
-		settle(t);
+	settle(t);
 	if (t->kicks > 0)
 		kick_all(t);
 }
