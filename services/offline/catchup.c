@@ -300,6 +300,10 @@ static bool hand_kept(struct delivery *d, struct session *s)
 		}
 		handover_flush(d);
 	}
+	/* While a reader stood in the queue its new messages were not kept: what is missing may be at the end. */
+	for (size_t i = 0; i < c->n_kept; i++)
+		if (is_behind(d, c->kept[i].r))
+			work_add(c, c->kept[i].r);
 	kept_clear(c);
 	return !c->work;
 }

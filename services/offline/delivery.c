@@ -211,12 +211,13 @@ static void message_to(struct delivery *d, struct reader *r, struct message *m, 
 		catchup_keep(d, s, r, m);
 }
 
+/* A device without a session is told too: it may come back before it has left memory. */
 static void message_to_user(struct delivery *d, const char *user, struct message *m, uint64_t sender)
 {
 	struct account *a = account_find(d, user);
 
 	for (struct device *dev = a ? a->devices : NULL; dev; dev = dev->next) {
-		struct reader *r = dev->session ? device_reader(d, dev, m->conv, true) : NULL;
+		struct reader *r = device_reader(d, dev, m->conv, true);
 
 		if (!r)
 			continue;
@@ -472,9 +473,9 @@ void delivery_roster_changed(struct delivery *d, const Im__Bus__RosterItem *item
 		return;
 	(void)snprintf(conv, sizeof conv, "g/%s", member->group);
 	for (struct device *dev = a->devices; dev; dev = dev->next) {
-		struct reader *r = dev->session ? device_reader(d, dev, conv, true) : NULL;
+		struct reader *r = device_reader(d, dev, conv, true);
 
-		if (!r || member->to_seq)
+		if (!r || member->to_seq || !dev->session)
 			continue; /* gone from here on: every delivery asks the roster */
 		/* Its first messages may have come by before this was known. */
 		if (r->cursor.last < member->from_seq && r->cursor.handed >= member->from_seq && r->cursor.delivered < member->from_seq)

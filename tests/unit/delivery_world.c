@@ -43,6 +43,21 @@ int64_t im_loop_now_ms(const struct im_loop *l)
 	return now_ms;
 }
 
+int64_t im_clock_wall_ms(void)
+{
+	return 1700000000000 + now_ms;
+}
+
+int64_t im_clock_mono_ms(void)
+{
+	return now_ms;
+}
+
+int64_t im_clock_mono_us(void)
+{
+	return now_ms * 1000;
+}
+
 struct im_timer *im_timer_create(struct im_loop *l, im_loop_fn *fn, void *arg)
 {
 	struct im_timer *t = calloc(1, sizeof *t);
