@@ -83,6 +83,18 @@ static int send_batch(struct import *im)
 	return EXIT_DONE;
 }
 
+static int add_entry(struct import *im, json_t *entry)
+{
+	size_t bytes = json_dumpb(entry, NULL, 0, JSON_COMPACT) + 1;
+	int rc = EXIT_DONE;
+
+	if (json_array_size(im->batch) == IMPORT_BATCH || im->bytes + bytes > IMPORT_BATCH_BYTES)
+		rc = send_batch(im);
+	im->bytes += bytes;
+	(void)json_array_append_new(im->batch, entry); /* out of memory: the service counts fewer, and so do we */
+	return rc;
+}
+
 static void skip_rest(FILE *f)
 {
 	int c;
@@ -113,11 +125,7 @@ static int read_lines(struct import *im, FILE *f)
 				report(im, number, NULL, "bad_field", why);
 			continue;
 		}
-		(void)json_array_append_new(im->batch, entry); /* out of memory: the service counts fewer, and so do we */
-		im->bytes += len;
-		if (json_array_size(im->batch) < IMPORT_BATCH && im->bytes < IMPORT_BATCH_BYTES)
-			continue;
-		rc = send_batch(im);
+		rc = add_entry(im, entry);
 		if (rc != EXIT_DONE)
 			return rc;
 	}

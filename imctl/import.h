@@ -6,7 +6,7 @@
 
 #define IMPORT_LINE_MAX 1024   /* a name, a password and some: longer lines are reported, not cut */
 #define IMPORT_BATCH 200       /* users of one command; the service takes 250 */
-#define IMPORT_BATCH_BYTES 40000 /* of names and passwords: escaped and wrapped they stay below 64 KiB */
+#define IMPORT_BATCH_BYTES 60000 /* of JSON: a command is at most 64 KiB */
 
 /*
  * One line without its newline -> {"user","password","line"}. NULL: an empty line (*why NULL), or one that

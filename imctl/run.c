@@ -78,9 +78,48 @@ int run_user_add(struct ctl *ctl, const struct verb *verb, json_t *args)
 	return rc;
 }
 
-/* ---- tokens: "name token" a line, for scripts */
+/* ---- many names: some at a time, since a command is at most 64 KiB */
 
-#define ISSUE_BATCH 200 /* names of one command; the service takes 300 */
+#define NAMES_BATCH 250 /* of one command; the service takes 300 tokens, 500 members */
+
+/* The next batch: args with `users` replaced by those from *at on. */
+static json_t *next_batch(const json_t *args, size_t *at)
+{
+	const json_t *users = json_object_get(args, "users");
+	json_t *some = json_array(), *batch = json_copy((json_t *)args);
+
+	for (size_t i = 0; i < NAMES_BATCH && *at < json_array_size(users); i++, ++*at)
+		(void)json_array_append(some, json_array_get(users, *at)); /* lost for memory: the service misses names and refuses */
+	(void)json_object_set_new(batch, "users", some);
+	return batch;
+}
+
+/* group add, group kick */
+int run_group_users(struct ctl *ctl, const struct verb *verb, json_t *args)
+{
+	size_t n = json_array_size(json_object_get(args, "users"));
+	int worst = EXIT_DONE;
+
+	for (size_t at = 0; at < n;) {
+		json_t *data = NULL;
+		size_t from = at;
+		int rc = ctl_ask(ctl, verb->command, next_batch(args, &at), ASK_MS, &data);
+
+		if (rc != EXIT_DONE) {
+			if (from > 0)
+				ctl_complain("the first %zu of %zu are done", from, n);
+			return rc;
+		}
+		if (ctl->json)
+			print_line(data);
+		rc = ctl_pending(data);
+		worst = rc != EXIT_DONE ? rc : worst;
+		json_decref(data);
+	}
+	return worst;
+}
+
+/* ---- tokens: "name token" a line, for scripts */
 
 static int issue_some(struct ctl *ctl, json_t *args)
 {
@@ -104,18 +143,13 @@ static int issue_some(struct ctl *ctl, json_t *args)
 
 int run_token_issue(struct ctl *ctl, const struct verb *verb, json_t *args)
 {
-	const json_t *users = json_object_get(args, "users");
+	size_t n = json_array_size(json_object_get(args, "users"));
 	int worst = EXIT_DONE;
 
 	(void)verb;
-	for (size_t at = 0; at < json_array_size(users);) {
-		json_t *some = json_array(), *batch = json_copy(args);
-		int rc;
+	for (size_t at = 0; at < n;) {
+		int rc = issue_some(ctl, next_batch(args, &at));
 
-		for (size_t i = 0; i < ISSUE_BATCH && at < json_array_size(users); i++, at++)
-			(void)json_array_append(some, json_array_get(users, at)); /* a name lost for memory shows as a missing line */
-		(void)json_object_set_new(batch, "users", some);
-		rc = issue_some(ctl, batch);
 		if (rc != EXIT_DONE && rc != EXIT_UNAVAILABLE)
 			return rc;
 		worst = rc != EXIT_DONE ? rc : worst;

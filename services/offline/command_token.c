@@ -114,8 +114,13 @@ void command_token_list(struct call *call)
 	if (u == NULL)
 		return;
 	tokens = json_array();
-	for (size_t i = 0; i < u->n_tokens; i++)
-		json_array_append_new(tokens, json_pack("{s:s,s:I}", "id", u->tokens[i].id, "expires", (json_int_t)u->tokens[i].expires_ms));
+	for (size_t i = 0; i < u->n_tokens; i++) {
+		json_t *row = json_pack("{s:s}", "id", u->tokens[i].id);
+
+		if (row != NULL && u->tokens[i].expires_ms != 0)
+			json_object_set_new(row, "expires", json_integer(u->tokens[i].expires_ms));
+		json_array_append_new(tokens, row);
+	}
 	call_ok(call, json_pack("{s:o}", "tokens", tokens));
 }
 
