@@ -38,11 +38,6 @@ void broker_free(void *p)
 		mosquitto_free(p);
 }
 
-char *broker_strdup(const char *s)
-{
-	return mosquitto_strdup(s);
-}
-
 /* ---- out ---- */
 
 static bool add_pair(mosquitto_property **list, const char *name, const char *value)
@@ -211,4 +206,18 @@ void broker_properties_free(struct broker_properties *p)
 	free(p->id);
 	free(p->correlation);
 	memset(p, 0, sizeof(*p));
+}
+
+/* The broker frees the old topic and payload itself. With the retain flag the sink would keep a message for ever. */
+bool broker_swallow(struct mosquitto_evt_message *ev)
+{
+	char *sink = mosquitto_strdup("$im/sink");
+
+	if (!sink)
+		return false;
+	ev->topic = sink;
+	ev->payload = NULL;
+	ev->payloadlen = 0;
+	ev->retain = false;
+	return true;
 }

@@ -48,7 +48,9 @@ struct broker_properties {
 };
 void broker_properties_read(const void *list, struct broker_properties *out);
 void broker_properties_free(struct broker_properties *p);
-char *broker_strdup(const char *s);  /* memory that the broker may free; NULL: none */
+/* MESSAGE: the publish is acknowledged, and the broker's copy ends at $im/sink. false: out of memory. */
+struct mosquitto_evt_message;
+bool broker_swallow(struct mosquitto_evt_message *ev);
 
 void broker_turn(void);   /* at the beginning of each TICK */
 void broker_finish(void); /* at the end: no signal may find the plugin gone */

@@ -23,26 +23,22 @@ static int on_reload(int event, void *data, void *arg)
 
 static int on_basic_auth(int event, void *data, void *arg)
 {
-	struct mosquitto_evt_basic_auth *ev = data;
+	static const int answer[] = {
+		[AUTH_OURS] = MOSQ_ERR_SUCCESS, [AUTH_SERVICE] = MOSQ_ERR_SUCCESS, [AUTH_FOREIGN] = MOSQ_ERR_SUCCESS,
+		[AUTH_DEFER] = MOSQ_ERR_PLUGIN_DEFER, [AUTH_REFUSE] = MOSQ_ERR_AUTH,
+		[AUTH_LATER] = MOSQ_ERR_UNKNOWN, /* closed without CONNACK */
+	};
+	const struct mosquitto_evt_basic_auth *ev = data;
 
 	(void)event;
-	switch (plugin_login(arg, ev->client, ev->password)) {
-	case AUTH_OURS:
-	case AUTH_SERVICE:
-	case AUTH_FOREIGN:
-		return MOSQ_ERR_SUCCESS;
-	case AUTH_DEFER:
-		return MOSQ_ERR_PLUGIN_DEFER;
-	case AUTH_REFUSE:
-		return MOSQ_ERR_AUTH;
-	case AUTH_LATER:
-		break;
-	}
-	return MOSQ_ERR_UNKNOWN; /* closed without CONNACK */
+	return answer[plugin_login(arg, ev->client, ev->password)];
 }
 
 static int on_acl_check(int event, void *data, void *arg)
 {
+	static const int answer[] = {
+		[ACL_ALLOW] = MOSQ_ERR_SUCCESS, [ACL_DENY] = MOSQ_ERR_ACL_DENIED, [ACL_DEFER] = MOSQ_ERR_PLUGIN_DEFER,
+	};
 	const struct mosquitto_evt_acl_check *ev = data;
 	const struct acl_event e = {
 		.context = ev->client, .access = (enum acl_access)ev->access, .topic = ev->topic,
@@ -50,55 +46,27 @@ static int on_acl_check(int event, void *data, void *arg)
 	};
 
 	(void)event;
-	switch (acl_check(arg, &e)) {
-	case ACL_ALLOW:
-		return MOSQ_ERR_SUCCESS;
-	case ACL_DEFER:
-		return MOSQ_ERR_PLUGIN_DEFER;
-	case ACL_DENY:
-		break;
-	}
-	return MOSQ_ERR_ACL_DENIED;
-}
-
-/* The broker frees the old topic and payload itself. With the retain flag the sink would keep a message for ever. */
-static int swallow(struct mosquitto_evt_message *ev)
-{
-	char *sink = broker_strdup("$im/sink");
-
-	if (!sink)
-		return MOSQ_ERR_UNKNOWN;
-	ev->topic = sink;
-	ev->payload = NULL;
-	ev->payloadlen = 0;
-	ev->retain = false;
-	return MOSQ_ERR_SUCCESS;
+	return answer[acl_check(arg, &e)];
 }
 
 static int on_message(int event, void *data, void *arg)
 {
-	struct plugin *p = arg;
+	static const int answer[] = {
+		[ROUTE_PASS] = MOSQ_ERR_SUCCESS, [ROUTE_DENY] = MOSQ_ERR_ACL_DENIED, [ROUTE_CLOSE] = MOSQ_ERR_UNKNOWN,
+	};
 	struct mosquitto_evt_message *ev = data;
-	struct session *s = session_by_context(p->sessions, ev->client);
+	struct session *s = session_by_context(((struct plugin *)arg)->sessions, ev->client);
 	const struct route_publish m = {
 		.topic = ev->topic, .payload = ev->payload, .len = ev->payloadlen,
 		.qos = ev->qos, .retain = ev->retain, .properties = ev->properties,
 	};
+	/* Without a session: ordinary topics of others, ACL_CHECK let nothing else pass. */
+	enum route_verdict verdict = s ? route_message(arg, s, &m) : ROUTE_PASS;
 
 	(void)event;
-	if (!s)
-		return MOSQ_ERR_SUCCESS; /* ordinary topics of others; ACL_CHECK let nothing else pass */
-	switch (route_message(p, s, &m)) {
-	case ROUTE_PASS:
-		return MOSQ_ERR_SUCCESS;
-	case ROUTE_SWALLOW:
-		return swallow(ev);
-	case ROUTE_DENY:
-		return MOSQ_ERR_ACL_DENIED;
-	case ROUTE_CLOSE:
-		break;
-	}
-	return MOSQ_ERR_UNKNOWN;
+	if (verdict == ROUTE_SWALLOW)
+		verdict = broker_swallow(ev) ? ROUTE_PASS : ROUTE_CLOSE;
+	return answer[verdict];
 }
 
 static int on_control(int event, void *data, void *arg)
@@ -138,9 +106,7 @@ static const struct hook {
 	{ MOSQ_EVT_TICK, on_tick, NULL },
 };
 #define N_HOOKS (sizeof(hooks) / sizeof(hooks[0]))
-
 static mosquitto_plugin_id_t *identity; /* the broker's, for registering only */
-
 static void unhook(size_t n)
 {
 	while (n-- > 0)
@@ -149,8 +115,8 @@ static void unhook(size_t n)
 
 EXPORT int mosquitto_plugin_version(int n, const int *versions)
 {
-	for (int i = 0; i < n; i++)
-		if (versions[i] == 5)
+	while (n-- > 0)
+		if (versions[n] == 5)
 			return 5;
 	return -1;
 }

@@ -20,11 +20,6 @@ void broker_free(void *p)
 	free(p);
 }
 
-char *broker_strdup(const char *s)
-{
-	return strdup(s);
-}
-
 bool broker_send(const char *client_id, const char *topic, void *payload, size_t len, int qos, const Im__Bus__Properties *props)
 {
 	struct fake_sent *s = &fake.sent[fake.n_sent++ % 16];
