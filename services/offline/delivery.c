@@ -42,9 +42,10 @@ static void session_due(struct delivery *d, struct session *s, int64_t now)
 
 void session_plan(struct delivery *d, struct session *s)
 {
-	int64_t times[3] = { s->period_end, catchup_due(s), owed_due(s) }, at = 0;
+	bool ask = !s->codec && !s->refusals_asked && s->due.next; /* the look into the store stays planned */
+	int64_t times[4] = { s->period_end, catchup_due(s), owed_due(s), ask ? s->due.at : 0 }, at = 0;
 
-	for (int i = 0; i < 3; i++)
+	for (int i = 0; i < 4; i++)
 		if (times[i] && (!at || times[i] < at))
 			at = times[i];
 	due_plan(d, &s->due, DUE_SESSION, at);
