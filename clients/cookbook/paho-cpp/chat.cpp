@@ -19,7 +19,7 @@ struct packet {
 class device {
 public:
 	device(const std::string &url, const std::string &user)
-		: client_(url, user + ":cookbook-paho-cpp", mqtt::create_options())
+		: client_(url, user + ":cookbook-paho-cpp")
 	{
 		client_.set_timeout(15s);
 		options_.set_clean_session(false);

@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""A short chat with Paho Python 1.6 (Debian's python3-paho-mqtt). README.md in the parent folder tells the steps."""
+"""A short chat with Paho Python 1.6 or 2.1 (Debian's python3-paho-mqtt). README.md in the parent folder tells the steps."""
 import json
 import os
 import sys
@@ -43,7 +43,7 @@ def expect(step, topic, match, seconds=15):
 
 
 def connect():
-    client = mqtt.Client(user + ":cookbook-python", clean_session=False)
+    client = mqtt.Client(client_id=user + ":cookbook-python", clean_session=False)
     client.username_pw_set(user, os.environ["IM_PASSWORD"])
     client.on_connect, client.on_message = on_connect, on_message
     client.connect(host, port)

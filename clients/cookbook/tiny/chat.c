@@ -221,11 +221,11 @@ static void expect(const char *step, const char *begin, const char *other, const
 }
 
 /* Sends until the answer comes: QoS 0 alone promises nothing, the message id makes repeats harmless. */
-static void send_until(const char *step, const char *to, const char *id, const char *text, const char *answer)
+static void send_until(const char *step, const char *to, const char *id, const char *text, const char *answer, const char *word)
 {
 	for (int i = 0; i < WAIT_S / REPEAT_S; i++) {
 		publish(to, id, text);
-		if (wait_for(step, answer, answer, "", REPEAT_S))
+		if (wait_for(step, answer, answer, word, REPEAT_S))
 			return;
 	}
 	fprintf(stderr, "not seen within %d s: %s\n", WAIT_S, step);
@@ -234,7 +234,7 @@ static void send_until(const char *step, const char *to, const char *id, const c
 
 int main(int argc, char **argv)
 {
-	char run[48], id[3][64], hello[100], away[100], ack[3][100], live[120], old[120];
+	char run[48], nobody[60], id[3][64], hello[100], away[100], ack[3][100], live[120], old[120];
 
 	if (argc != 5 || !getenv("IM_PASSWORD"))
 		die("usage: IM_PASSWORD=... chat HOST PORT USER PEER");
@@ -248,17 +248,18 @@ int main(int argc, char **argv)
 		(void)snprintf(id[i], sizeof(id[i]), "%s-%d", run, i + 1);
 		(void)snprintf(ack[i], sizeof(ack[i]), "im/v1/raw/ack/%s/", id[i]);
 	}
+	(void)snprintf(nobody, sizeof(nobody), "nobody.%s", run);
 	(void)snprintf(hello, sizeof(hello), "hello %s", run);
 	(void)snprintf(away, sizeof(away), "while away %s", run);
 	(void)snprintf(live, sizeof(live), "im/v1/raw/msg/u/%s/", peer);
 	(void)snprintf(old, sizeof(old), "im/v1/raw/old/u/%s/", peer);
 
 	connect_device();
-	send_until("acked", peer, id[0], hello, ack[0]);
+	send_until("acked", peer, id[0], hello, ack[0], "");
 	expect("received", live, old, hello);
-	send_until("refused", "nobody.at.all", id[1], "is anybody there", "im/v1/raw/err/");
-	send_until("repeat answered alike", peer, id[0], hello, ack[0]);
-	send_until("acked", peer, id[2], away, ack[2]);
+	send_until("refused", nobody, id[1], "is anybody there", "im/v1/raw/err/", nobody); /* not an old refusal, told again */
+	send_until("repeat answered alike", peer, id[0], hello, ack[0], "");
+	send_until("acked", peer, id[2], away, ack[2], "");
 	leave();
 	printf("away\n");
 	memset(kept, 0, sizeof(kept));
