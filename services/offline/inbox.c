@@ -241,6 +241,11 @@ bool inbox_idle(const struct inbox *in)
 	return !in->first && in->appending == 0;
 }
 
+void inbox_stop(struct inbox *in)
+{
+	in->failed = true;
+}
+
 static void fail(struct inbox *in, const char *why)
 {
 	if (in->failed)

@@ -242,10 +242,12 @@ static void stop(struct service *s)
 	if (!o)
 		return;
 	im_after_destroy(o->after);
+	if (o->inbox)
+		inbox_stop(o->inbox);
 	request_destroy(o->request);
-	store_close(o->store); /* answers what is pending, while those who asked are still there */
+	delivery_destroy(o->delivery); /* gives the store what has settled */
+	store_close(o->store);         /* answers what is pending: the inbox is there, and tells nobody */
 	inbox_destroy(o->inbox);
-	delivery_destroy(o->delivery);
 	link_destroy(o->link);
 	lease_destroy(o->lease);
 	roster_destroy(o->roster);

@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 """kill -9 at random moments under load: nothing acknowledged is lost, nothing is stored twice, order holds.
 
     tests/kill/kill_test.py [--kills 200] [--seed S] [--users 8] [--keep]
@@ -210,7 +210,7 @@ def main():
     print(f"seed {a.seed}", flush=True)
     rng = random.Random(a.seed)
     # Settle periods of 30 s and more must not decide what a test of two minutes sees: receivers ack, or are let to catch up.
-    instance = Instance(conf=[f"plugin_opt_im_durability {a.durability}"])
+    instance = Instance(conf=[f"plugin_opt_im_durability {a.durability}"], options=["--backoff-max", "200"])
     instance.start(timeout=300)
     users = [f"u{i}" for i in range(a.users)]
     tokens = instance.add_users(users)
@@ -240,6 +240,8 @@ def main():
 
     for s in senders:
         s.sending = False
+    if not until("the instance", 30, lambda: instance.imctl("status", check=False).returncode == 0):
+        raise SystemExit("the instance does not come back\n" + instance.logs())
     resolved = until("senders", QUIET_S, lambda: not any(s.open for s in senders))
     unresolved = sum(len(s.open) for s in senders)
     until("acks", 5, lambda: len({(e[0], e[1]) for e in history.ack_events}) >= len(history.acked))
@@ -276,8 +278,6 @@ def main():
     for verdict, sentence in found[:20]:
         print(f"{verdict}: {sentence}")
     good = not found and resolved and history.rows and not history.refused
-    if not good:
-        print(instance.logs())
     instance.stop()
     if not a.keep and good:
         instance.remove()

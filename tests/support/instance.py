@@ -36,10 +36,10 @@ class Failed(Exception):
 
 
 class Instance:
-    def __init__(self, conf=(), demo=False, keep_dir=None):
+    def __init__(self, conf=(), demo=False, keep_dir=None, options=()):
         self.dir = pathlib.Path(keep_dir or tempfile.mkdtemp(prefix="im-test-"))
         self.port, self.ws_port, self.http_port = free_ports(3)
-        self.demo = demo
+        self.demo, self.options = demo, list(options)
         self.conf = list(conf)
         self.process = None
         self.lines = []
@@ -66,7 +66,7 @@ class Instance:
 
     def start(self, timeout=60):
         command = [str(ROOT / "scripts/run"), "--dir", str(self.dir), "--port", str(self.port),
-                   "--ws-port", str(self.ws_port), "--http-port", str(self.http_port)]
+                   "--ws-port", str(self.ws_port), "--http-port", str(self.http_port), *self.options]
         if self.demo:
             command.append("--demo")
         self._write_conf()
