@@ -25,6 +25,7 @@ from instance import Instance  # noqa: E402
 
 PARTS = ("mosquitto", "im-seqgen", "im-offline")
 OUTSTANDING = 15   # below Paho's own window of 20, so that it never holds messages back
+NOT_NOW = ("journal_full", "journal_failed", "unavailable") # nothing was acknowledged; the client repeats it, and that may be taken
 QUIET_S = 60       # for everything to be resolved once the kills are over
 
 
@@ -101,7 +102,7 @@ class Sender(Actor):
             if topic.startswith("im/v1/in/ack"):
                 for e in events:
                     self.history.ack_events.append((self.user, e["id"], canonical(self.user, e["conv"]), e["seq"], e["msgid"], e.get("dup", False)))
-            elif topic.startswith("im/v1/in/err") and events.get("id"):
+            elif topic.startswith("im/v1/in/err") and events.get("id") and events["code"] not in NOT_NOW:
                 self.history.refused[self.user, events["id"]] = events["code"]
 
     def turn(self):
