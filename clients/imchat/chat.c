@@ -277,7 +277,7 @@ static void on_pulled(struct chat *c, const struct request *r, json_t *answer)
 		conv_shown(v, number_of(m, "seq"));
 	}
 	if (json_is_true(json_object_get(answer, "more"))) {
-		pull(c, v, wanted, NULL);
+		pull(c, v, r->to, i == 0 ? text_of(answer, "next") : NULL); /* an empty page moved nothing */
 		return;
 	}
 	conv_shown(v, r->to); /* what was not in the answer is not there, or not for us */
@@ -317,7 +317,7 @@ static void on_list(struct chat *c, const struct request *r, json_t *answer)
 		char count[32] = "nothing new";
 
 		if (unread > 0)
-			(void)snprintf(count, sizeof(count), "%s unread", unread > 99 ? "99+" : (char[4]){(char)(unread > 9 ? '0' + unread / 10 : '0' + unread), unread > 9 ? (char)('0' + unread % 10) : '\0'});
+			(void)snprintf(count, sizeof(count), "%lld%s unread", (long long)(unread > 99 ? 99 : unread), unread > 99 ? "+" : "");
 		say(c, TONE_NOTE, "  %-20s %-12s %lld messages  %s", text_of(row, "conv"), count, (long long)number_of(row, "last_seq"),
 		    text_of(row, "title"));
 	}
@@ -325,4 +325,301 @@ static void on_list(struct chat *c, const struct request *r, json_t *answer)
 		say(c, TONE_NOTE, "  no conversations yet; /open u/NAME begins one");
 	if (json_is_true(json_object_get(answer, "more")))
 		say(c, TONE_NOTE, "  ... and older ones");
+}
+
+/* ---------------------------------------------------------------- own messages */
+
+static void publish_own(struct chat *c, struct own *m)
+{
+	char topic[160];
+
+	(void)snprintf(topic, sizeof(topic), "im/v1/to/%s/%s", m->conv, m->id);
+	m->mid = -1;
+	m->tick = TICK_WAITING;
+	(void)c->door.publish(c->door.arg, topic, m->text, strlen(m->text), &m->mid); /* else with the next connection */
+}
+
+static void send_text(struct chat *c, const char *text)
+{
+	char id[OUTBOX_ID_LEN];
+	struct own *m;
+
+	if (!c->current) {
+		say(c, TONE_BAD, "! to whom? /open u/NAME or /open g/GROUP first");
+		return;
+	}
+	(void)snprintf(id, sizeof(id), "%lx-%u", c->start, ++c->next_id);
+	m = outbox_add(&c->outbox, c->current->name, id, text);
+	if (m)
+		publish_own(c, m);
+	else
+		say(c, TONE_BAD, "! not sent: %zu messages wait for their ack already", chat_waiting(c));
+}
+
+void chat_puback(struct chat *c, int mid)
+{
+	for (size_t i = 0; i < c->outbox.n; i++) {
+		struct own *m = &c->outbox.all[i];
+
+		if (m->mid != mid || m->tick != TICK_WAITING)
+			continue;
+		m->tick = TICK_SENT;
+		say(c, TONE_TICK, "    ·  sent       %s \"%.40s\"", m->conv, m->text);
+	}
+}
+
+static void on_acks(struct chat *c, json_t *acks)
+{
+	json_t *ack;
+	size_t i;
+
+	json_array_foreach(acks, i, ack) {
+		struct own *m = outbox_find(&c->outbox, text_of(ack, "id"));
+		struct conv *v = convs_get(&c->convs, text_of(ack, "conv"));
+
+		if (m && m->tick < TICK_STORED)
+			own_stored(c, m, number_of(ack, "seq"));
+		if (v && number_of(ack, "seq") > 0)
+			conv_stored(v, number_of(ack, "seq"));
+	}
+}
+
+static void say_refusal(struct chat *c, const char *what, const char *text, json_t *e)
+{
+	say(c, TONE_BAD, "! %s%s%.40s%s: %s. %s (%s)", what, *text ? " \"" : "", text, *text ? "\"" : "", text_of(e, "reason"),
+	    text_of(e, "fix"), text_of(e, "code"));
+}
+
+static void on_refusal(struct chat *c, json_t *e)
+{
+	struct own *m = outbox_find(&c->outbox, text_of(e, "id"));
+
+	if (m && m->tick < TICK_STORED) {
+		say_refusal(c, "not sent", m->text, e);
+		outbox_remove(&c->outbox, m);
+	} else if (!m) {
+		say_refusal(c, "refused", text_of(e, "topic"), e);
+	}
+}
+
+/* In a group a tick rises with the first who has come so far. */
+static void raise_tick(struct chat *c, struct own *m, enum tick tick, const char *who)
+{
+	if (m->tick < TICK_STORED || m->tick >= tick)
+		return;
+	m->tick = tick;
+	say(c, TONE_TICK, "    ✓✓ %-10s %s #%lld \"%.40s\" %s %s", tick == TICK_READ ? "read" : "delivered", m->conv, (long long)m->seq, m->text,
+	    tick == TICK_READ ? "by" : "to", who);
+}
+
+static void on_receipt(struct chat *c, json_t *r)
+{
+	const char *who = text_of(r, "user");
+
+	if (strcmp(who, c->user) == 0)
+		return;
+	for (size_t i = 0; i < c->outbox.n; i++) {
+		struct own *m = &c->outbox.all[i];
+
+		if (strcmp(m->conv, text_of(r, "conv")) != 0)
+			continue;
+		if (m->seq <= number_of(r, "read"))
+			raise_tick(c, m, TICK_READ, who);
+		else if (m->seq <= number_of(r, "delivered"))
+			raise_tick(c, m, TICK_DELIVERED, who);
+	}
+}
+
+/* ---------------------------------------------------------------- packets */
+
+static void on_answer(struct chat *c, json_t *answer)
+{
+	static void (*const on[])(struct chat *, const struct request *, json_t *) = {
+		[FOR_LIST] = on_list, [FOR_VIEW] = on_viewed, [FOR_PULL] = on_pulled};
+	struct request r;
+
+	if (!take_request(c, text_of(answer, "id"), &r))
+		return; /* of an earlier connection */
+	if (json_is_true(json_object_get(answer, "ok"))) {
+		on[r.purpose](c, &r, answer);
+		return;
+	}
+	say_refusal(c, text_of(answer, "method"), "", json_object_get(answer, "error"));
+	if (r.purpose == FOR_PULL)
+		r.conv->wanted = 0; /* the next message shows the gap again */
+}
+
+static void on_welcome(struct chat *c, json_t *e)
+{
+	if (*c->store && strcmp(c->store, text_of(e, "store")) != 0) {
+		say(c, TONE_NOTE, "* the server has lost or changed its store; beginning anew");
+		convs_forget(&c->convs);
+	}
+	(void)snprintf(c->store, sizeof(c->store), "%s", text_of(e, "store"));
+	say(c, TONE_NOTE, "* connected as %s, device %s", text_of(e, "user"), *text_of(e, "device") ? text_of(e, "device") : "(unnamed)");
+}
+
+static void on_sync(struct chat *c, json_t *e)
+{
+	bool begin = strcmp(text_of(e, "phase"), "begin") == 0;
+
+	if (begin && number_of(e, "conversations") > 0)
+		say(c, TONE_NOTE, "* catching up");
+	if (!begin)
+		say(c, TONE_NOTE, c->missed == 1 ? "* up to date, %u message was missed" : "* up to date, %u messages were missed", c->missed);
+	c->missed = 0;
+	c->synced = !begin;
+	if (c->synced && c->view_wanted && c->current)
+		ask_view(c, c->current, 0);
+	c->view_wanted = c->view_wanted && !c->synced;
+}
+
+static void on_typing(struct chat *c, json_t *e)
+{
+	say(c, TONE_NOTE, "  %s is typing in %s", text_of(e, "user"), text_of(e, "conv"));
+}
+
+static void on_badge(struct chat *c, json_t *e)
+{
+	c->unread = (unsigned)number_of(e, "unread");
+}
+
+void chat_packet(struct chat *c, const char *topic, const void *payload, size_t len)
+{
+	static const struct {
+		const char *prefix;
+		void (*on)(struct chat *, json_t *);
+	} kinds[] = {
+		{"im/v1/in/msg/", on_message},       {"im/v1/in/sent/", on_message},        {"im/v1/in/ack", on_acks},
+		{"im/v1/in/err", on_refusal},        {"im/v1/in/res/", on_answer},          {"im/v1/in/evt/receipt", on_receipt},
+		{"im/v1/in/evt/welcome", on_welcome}, {"im/v1/in/evt/sync", on_sync},       {"im/v1/in/evt/typing", on_typing},
+		{"im/v1/in/state/badge", on_badge},
+	};
+	json_t *root = json_loadb(payload, len, JSON_ALLOW_NUL, NULL);
+
+	for (size_t i = 0; root && i < sizeof(kinds) / sizeof(kinds[0]); i++) {
+		if (strncmp(topic, kinds[i].prefix, strlen(kinds[i].prefix)) != 0)
+			continue;
+		kinds[i].on(c, root);
+		break;
+	}
+	json_decref(root); /* what is not known is ignored, as the protocol asks */
+}
+
+static json_t *cursor_of(const struct chat *c, const struct conv *v)
+{
+	int64_t read = v->viewed > v->seen ? v->viewed : v->seen;
+	json_t *one = json_pack("{s:s}", "conv", v->name);
+
+	if (v->seen > 0)
+		json_object_set_new(one, "delivered", json_integer(v->seen));
+	if (v == c->current && read > 0)
+		json_object_set_new(one, "read", json_integer(read));
+	return one;
+}
+
+void chat_flush(struct chat *c)
+{
+	json_t *acks = json_array();
+
+	for (size_t i = 0; i < c->convs.n && json_array_size(acks) < ACKS_MAX; i++) {
+		struct conv *v = c->convs.all[i];
+		json_t *one = v->to_ack ? cursor_of(c, v) : NULL;
+
+		v->to_ack = false;
+		if (json_object_size(one) > 1)
+			json_array_append_new(acks, one);
+		else
+			json_decref(one);
+	}
+	if (json_array_size(acks) > 0)
+		(void)publish_json(c, "im/v1/ack", acks); /* if it is lost the messages come again, and so does this */
+	else
+		json_decref(acks);
+}
+
+void chat_lost(struct chat *c)
+{
+	for (size_t i = 0; i < REQUESTS_MAX; i++) {
+		if (c->requests[i].purpose == FOR_VIEW && c->requests[i].to == 0)
+			c->view_wanted = true; /* of the current conversation: asked for again */
+		c->requests[i].purpose = 0;
+	}
+	for (size_t i = 0; i < c->convs.n; i++)
+		c->convs.all[i]->wanted = 0;
+	c->synced = false;
+}
+
+void chat_connected(struct chat *c)
+{
+	ask_list(c);
+	for (size_t i = 0; i < c->outbox.n; i++)
+		if (c->outbox.all[i].tick < TICK_STORED)
+			publish_own(c, &c->outbox.all[i]); /* the same id: stored once, whatever had arrived */
+}
+
+/* ---------------------------------------------------------------- what is typed */
+
+static bool cmd_open(struct chat *c, const char *name)
+{
+	struct conv *v = convs_get(&c->convs, name);
+
+	if (!v) {
+		say(c, TONE_BAD, "! /open u/NAME or /open g/GROUP");
+		return true;
+	}
+	c->current = v;
+	v->to_ack = true; /* it is being read now */
+	if (c->synced)
+		ask_view(c, v, 0);
+	else
+		c->view_wanted = true; /* behind what is being caught up */
+	return true;
+}
+
+static bool cmd_more(struct chat *c, const char *rest)
+{
+	(void)rest;
+	if (!c->current || c->current->oldest == 0)
+		say(c, TONE_BAD, "! /open a conversation first");
+	else if (c->current->oldest == 1)
+		say(c, TONE_NOTE, "--- that was the beginning");
+	else
+		ask_view(c, c->current, c->current->oldest - 1);
+	return true;
+}
+
+static bool cmd_list(struct chat *c, const char *rest)
+{
+	(void)rest;
+	ask_list(c);
+	return true;
+}
+
+static bool cmd_quit(struct chat *c, const char *rest)
+{
+	(void)c;
+	(void)rest;
+	return false;
+}
+
+bool chat_line(struct chat *c, const char *line)
+{
+	static const struct {
+		const char *name;
+		bool (*run)(struct chat *, const char *rest);
+	} commands[] = {{"open", cmd_open}, {"to", cmd_open}, {"more", cmd_more}, {"list", cmd_list}, {"quit", cmd_quit}};
+	size_t len;
+
+	if (line[0] != '/' || line[1] == '/') { /* "//" is a text that begins with a slash */
+		if (*line)
+			send_text(c, line[0] == '/' ? line + 1 : line);
+		return true;
+	}
+	len = strcspn(line + 1, " ");
+	for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++)
+		if (strlen(commands[i].name) == len && strncmp(line + 1, commands[i].name, len) == 0)
+			return commands[i].run(c, line + 1 + len + strspn(line + 1 + len, " "));
+	say(c, TONE_NOTE, "  /open u/NAME or g/GROUP   /more older ones   /list   /quit   anything else is sent");
+	return true;
 }
