@@ -173,14 +173,20 @@ static void ask_list(struct chat *c)
 }
 
 /* The newest messages, or with `to` those up to there. */
-static void ask_view(struct chat *c, struct conv *v, int64_t to)
+static bool ask_view(struct chat *c, struct conv *v, int64_t to)
 {
 	json_t *args = json_pack("{s:s, s:b, s:i}", "conv", v->name, "newest_first", 1, "limit", VIEW_PAGE);
 
 	if (to > 0)
 		json_object_set_new(args, "to", json_integer(to));
-	if (!request(c, FOR_VIEW, v, to, args))
-		say(c, TONE_BAD, "! not connected: no history now");
+	return request(c, FOR_VIEW, v, to, args);
+}
+
+/* What was opened is shown behind what is being caught up, and after a reconnect if its answer was lost. */
+static void view_if_wanted(struct chat *c)
+{
+	if (c->view_wanted && c->synced && c->current)
+		c->view_wanted = !ask_view(c, c->current, 0);
 }
 
 /* Pulls what is missing, from what was seen up to `to`. */
@@ -303,6 +309,9 @@ static void on_viewed(struct chat *c, const struct request *r, json_t *answer)
 		v->oldest = number_of(json_array_get(messages, n - 1), "seq");
 	if (newest > v->viewed)
 		v->viewed = newest;
+	/* Caught up already, so what this device never saw is on this page: or nothing is between it and the page. */
+	if (r->to == 0 && v->wanted == 0 && n > 0 && (v->seen == 0 || number_of(json_array_get(messages, n - 1), "prev") <= v->seen))
+		conv_shown(v, newest);
 	v->to_ack = true; /* being read now */
 }
 
@@ -386,7 +395,7 @@ static void on_acks(struct chat *c, json_t *acks)
 
 static void say_refusal(struct chat *c, const char *what, const char *text, json_t *e)
 {
-	say(c, TONE_BAD, "! %s%s%.40s%s: %s. %s (%s)", what, *text ? " \"" : "", text, *text ? "\"" : "", text_of(e, "reason"),
+	say(c, TONE_BAD, "! %s%s%.60s%s: %s. %s (%s)", what, *text ? " \"" : "", text, *text ? "\"" : "", text_of(e, "reason"),
 	    text_of(e, "fix"), text_of(e, "code"));
 }
 
@@ -396,7 +405,7 @@ static void on_refusal(struct chat *c, json_t *e)
 
 	if (m && m->tick < TICK_STORED) {
 		say_refusal(c, "not sent", m->text, e);
-		outbox_remove(&c->outbox, m);
+		m->tick = TICK_REFUSED;
 	} else if (!m) {
 		say_refusal(c, "refused", text_of(e, "topic"), e);
 	}
@@ -465,13 +474,13 @@ static void on_sync(struct chat *c, json_t *e)
 
 	if (begin && number_of(e, "conversations") > 0)
 		say(c, TONE_NOTE, "* catching up");
-	if (!begin)
-		say(c, TONE_NOTE, c->missed == 1 ? "* up to date, %u message was missed" : "* up to date, %u messages were missed", c->missed);
+	if (!begin && c->missed > 0)
+		say(c, TONE_NOTE, "* up to date, %u new message%s", c->missed, c->missed == 1 ? "" : "s");
+	else if (!begin)
+		say(c, TONE_NOTE, "* up to date");
 	c->missed = 0;
 	c->synced = !begin;
-	if (c->synced && c->view_wanted && c->current)
-		ask_view(c, c->current, 0);
-	c->view_wanted = c->view_wanted && !c->synced;
+	view_if_wanted(c);
 }
 
 static void on_typing(struct chat *c, json_t *e)
@@ -556,6 +565,7 @@ void chat_connected(struct chat *c)
 	for (size_t i = 0; i < c->outbox.n; i++)
 		if (c->outbox.all[i].tick < TICK_STORED)
 			publish_own(c, &c->outbox.all[i]); /* the same id: stored once, whatever had arrived */
+	view_if_wanted(c);
 }
 
 /* ---------------------------------------------------------------- what is typed */
@@ -570,10 +580,8 @@ static bool cmd_open(struct chat *c, const char *name)
 	}
 	c->current = v;
 	v->to_ack = true; /* it is being read now */
-	if (c->synced)
-		ask_view(c, v, 0);
-	else
-		c->view_wanted = true; /* behind what is being caught up */
+	c->view_wanted = true;
+	view_if_wanted(c);
 	return true;
 }
 
@@ -584,8 +592,8 @@ static bool cmd_more(struct chat *c, const char *rest)
 		say(c, TONE_BAD, "! /open a conversation first");
 	else if (c->current->oldest == 1)
 		say(c, TONE_NOTE, "--- that was the beginning");
-	else
-		ask_view(c, c->current, c->current->oldest - 1);
+	else if (!ask_view(c, c->current, c->current->oldest - 1))
+		say(c, TONE_BAD, "! not connected, or too much asked for at once");
 	return true;
 }
 

@@ -168,18 +168,21 @@ static void leave_soon(struct program *p)
 	p->leave_at = now_ms() + (int64_t)p->wait_s * 1000;
 }
 
-static void on_line(void *arg, const char *line)
-{
-	struct program *p = arg;
-
-	if (!p->leaving && !chat_line(p->chat, line))
-		leave_soon(p);
-}
-
 /* A person may type at any time; a pipe waits until what came before is done. */
 static bool wants_input(const struct program *p)
 {
 	return !p->leaving && (p->terminal.tty || (p->subscribed && chat_ready(p->chat) && chat_waiting(p->chat) < AHEAD_MAX));
+}
+
+static void take_input(struct program *p)
+{
+	const char *line = NULL;
+
+	while (wants_input(p) && (line = terminal_next(&p->terminal)))
+		if (!chat_line(p->chat, line))
+			leave_soon(p);
+	if (p->terminal.ended && !p->leaving && !line && wants_input(p))
+		leave_soon(p);
 }
 
 /* One turn with the broker's socket; what libmosquitto says of it. */
@@ -198,7 +201,7 @@ static int serve_socket(struct program *p, short revents)
 static void turn(struct program *p)
 {
 	int fd = mosquitto_socket(p->mosq), rc;
-	struct pollfd fds[2] = {{.fd = fd, .events = POLLIN}, {.fd = wants_input(p) ? STDIN_FILENO : -1, .events = POLLIN}};
+	struct pollfd fds[2] = {{.fd = fd, .events = POLLIN}, {.fd = wants_input(p) && !p->terminal.ended ? STDIN_FILENO : -1, .events = POLLIN}};
 
 	if (fd < 0)
 		reconnect(p);
@@ -210,15 +213,15 @@ static void turn(struct program *p)
 		return;
 	}
 	if (fds[1].revents & (POLLIN | POLLHUP | POLLERR)) {
-		if (!terminal_read(&p->terminal, on_line, p))
-			leave_soon(p);
+		terminal_read(&p->terminal);
 		prompt(p);
 	}
-	if (fd < 0)
-		return;
-	rc = serve_socket(p, fds[0].revents);
-	if (rc != MOSQ_ERR_SUCCESS)
-		plan_connect(p, p->up ? "connection lost" : reason(rc));
+	if (fd >= 0) {
+		rc = serve_socket(p, fds[0].revents);
+		if (rc != MOSQ_ERR_SUCCESS)
+			plan_connect(p, p->up ? "connection lost" : reason(rc));
+	}
+	take_input(p); /* last: an answer may have made room for lines read before */
 }
 
 static bool finished(const struct program *p)
@@ -265,7 +268,7 @@ static int start(struct program *p, const char *device, const char *password, co
 
 	(void)snprintf(client_id, sizeof(client_id), "%s:%s", p->user, device);
 	p->chat = chat_create(p->user, &door);
-	p->mosq = mosquitto_new(client_id, false, p);
+	p->mosq = mosquitto_new(client_id, true, p); /* the store is the queue, the broker need not remember anything */
 	if (!p->chat || !p->mosq || mosquitto_username_pw_set(p->mosq, p->user, password) != MOSQ_ERR_SUCCESS) {
 		fputs("imchat: out of memory, or not a user name\n", stderr);
 		return 1;

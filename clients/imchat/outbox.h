@@ -18,6 +18,7 @@ enum tick {
 	TICK_STORED,    /* in/ack: it has its place in the conversation */
 	TICK_DELIVERED, /* evt/receipt: a device of somebody else acknowledged it */
 	TICK_READ,
+	TICK_REFUSED,   /* remembered, because a refusal may be told twice */
 };
 
 struct own {

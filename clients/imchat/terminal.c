@@ -11,7 +11,7 @@ void terminal_init(struct terminal *t)
 {
 	t->colour = isatty(STDOUT_FILENO);
 	t->tty = t->colour && isatty(STDIN_FILENO);
-	t->len = 0;
+	t->len = t->used = 0;
 }
 
 void terminal_prompt(const struct terminal *t, const char *text)
@@ -47,31 +47,33 @@ void terminal_say(const struct terminal *t, enum tone tone, const char *line)
 	(void)fflush(stdout);
 }
 
-bool terminal_read(struct terminal *t, terminal_line_fn *on_line, void *arg)
+void terminal_read(struct terminal *t)
 {
-	ssize_t n = read(STDIN_FILENO, t->line + t->len, sizeof(t->line) - 1 - t->len);
-	char *end;
+	ssize_t n;
 
-	if (n < 0)
-		return errno == EINTR || errno == EAGAIN;
-	t->len += (size_t)n;
-	t->line[t->len] = '\0';
-	if (n == 0) {
-		if (t->len > 0)
-			on_line(arg, t->line); /* the last one had no newline */
-		t->len = 0;
-		return false;
-	}
-	while ((end = memchr(t->line, '\n', t->len)) || t->len == sizeof(t->line) - 1) {
-		size_t used = end ? (size_t)(end - t->line) + 1 : t->len;
+	memmove(t->input, t->input + t->used, t->len - t->used);
+	t->len -= t->used;
+	t->used = 0;
+	n = read(STDIN_FILENO, t->input + t->len, sizeof(t->input) - 1 - t->len);
+	if (n > 0)
+		t->len += (size_t)n;
+	else if (n == 0 || (errno != EINTR && errno != EAGAIN))
+		t->ended = true;
+}
 
-		if (end)
-			*end = '\0';
-		on_line(arg, t->line);
-		t->len -= used;
-		memmove(t->line, t->line + used, t->len + 1);
-	}
-	return true;
+const char *terminal_next(struct terminal *t)
+{
+	char *line = t->input + t->used, *end;
+	size_t left = t->len - t->used;
+
+	end = memchr(line, '\n', left);
+	if (!end && (left == 0 || (!t->ended && left < sizeof(t->input) - 1)))
+		return NULL;
+	if (!end)
+		end = line + left; /* too long, or the last without a newline: there is room for its end */
+	*end = '\0';
+	t->used = end == t->input + t->len ? t->len : (size_t)(end - t->input) + 1;
+	return line;
 }
 
 bool terminal_password(const char *prompt, char *out, size_t size)
