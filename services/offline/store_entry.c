@@ -6,7 +6,7 @@
 #include <stdlib.h>
 
 /* Fields of im.bus.LogEntry. */
-enum { NODE = 1, EPOCH, NEXT, MESSAGE, CURSOR, DEVICE, SECTIONS, ROSTER, REFUSAL };
+enum { NODE = 1, EPOCH, NEXT, MESSAGE, CURSOR, DEVICE, SECTIONS, ROSTER, REFUSAL, MORE };
 
 /* ---- making and freeing */
 
@@ -176,13 +176,14 @@ static void pack_sections(const struct entry *e, struct im_buf *out)
 	}
 }
 
-void entry_pack(const struct entry *e, struct im_buf *out)
+void entry_pack(const struct entry *e, bool more, struct im_buf *out)
 {
 	size_t at;
 
 	pack_uint(out, NODE, e->pos.node);
 	pack_uint(out, EPOCH, e->pos.epoch);
 	pack_uint(out, NEXT, e->pos.next);
+	pack_uint(out, MORE, more);
 	switch (e->kind) {
 	case STORE_MESSAGE:
 		at = pack_open(out, MESSAGE);
@@ -210,7 +211,7 @@ void entry_pack(const struct entry *e, struct im_buf *out)
 		break;
 	case STORE_POSITION:
 		/* A record has at least one byte: the node, if nothing else. */
-		if (e->pos.node == 0 && e->pos.epoch == 0 && e->pos.next == 0)
+		if (e->pos.node == 0 && e->pos.epoch == 0 && e->pos.next == 0 && !more)
 			im_buf_add(out, "\x08\x00", 2);
 		break;
 	}
@@ -260,7 +261,7 @@ static enum im_status unpack_other(const uint8_t *data, size_t len, const struct
 	return *out ? IM_OK : IM_FAILED;
 }
 
-enum im_status entry_unpack(const uint8_t *data, size_t len, struct append **out)
+enum im_status entry_unpack(const uint8_t *data, size_t len, struct append **out, bool *more_follow)
 {
 	const uint8_t *message = NULL;
 	struct position pos = { 0 };
@@ -268,6 +269,7 @@ enum im_status entry_unpack(const uint8_t *data, size_t len, struct append **out
 	struct unpack u;
 	int more;
 
+	*more_follow = false;
 	unpack_init(&u, data, len);
 	while ((more = unpack_next(&u)) > 0) {
 		if (u.type == PACK_VARINT && u.field == NODE)
@@ -276,6 +278,8 @@ enum im_status entry_unpack(const uint8_t *data, size_t len, struct append **out
 			pos.epoch = u.number;
 		else if (u.type == PACK_VARINT && u.field == NEXT)
 			pos.next = u.number;
+		else if (u.type == PACK_VARINT && u.field == MORE)
+			*more_follow = u.number != 0;
 		else if (u.type == PACK_BYTES && u.field == MESSAGE) {
 			message = u.data;
 			message_len = u.len;

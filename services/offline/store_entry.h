@@ -63,9 +63,9 @@ struct append *append_create(const struct store_entry *entries, size_t n); /* NU
 struct append *append_ref(struct append *a);
 void append_unref(struct append *a); /* NULL is fine */
 
-/* im.bus.LogEntry: appends to `out`; back into an append of one. IM_BAD_INPUT: not one of ours. */
-void entry_pack(const struct entry *e, struct im_buf *out);
-enum im_status entry_unpack(const uint8_t *data, size_t len, struct append **out);
+/* im.bus.LogEntry: appends to `out`; back into an append of one. `more`: the next record is of the same append. IM_BAD_INPUT: not one of ours. */
+void entry_pack(const struct entry *e, bool more, struct im_buf *out);
+enum im_status entry_unpack(const uint8_t *data, size_t len, struct append **out, bool *more);
 
 #define DAY_MS 86400000
 /* The day of journal time under which a message's id is kept; a broker's clock far ahead counts as tomorrow. */

@@ -5,7 +5,8 @@
  *
  *   {dir}/{number}.log = header (128 bytes, itself a record) | records ... | zeros
  *
- * A position is (segment number << 32 | offset). Segments are written full of zeros before use, so that a
+ * The log knows records only; that those of one append belong together is in them (LogEntry.more), and it
+ * never parts them by a segment's end. A position is (segment number << 32 | offset). Segments are written full of zeros before use, so that a
  * sync has no metadata to write. Every opening starts a new segment with a new random epoch, which is part
  * of all its checksums. A segment's header names the position up to which the log was valid before it: an
  * unfinished tail ends a segment, and what is missing elsewhere is noticed.

@@ -46,7 +46,9 @@ struct sqlite_store {
 	struct position *high;
 	struct im_buf frames;
 	struct read_queue ready;      /* answered from memory alone */
-	struct append_queue replayed; /* while opening */
+	struct append_queue replayed; /* while opening: whole appends */
+	struct append_queue part;     /* the records of one whose last has not come yet ... */
+	uint64_t part_segment;        /* ... in this segment */
 	uint64_t messages, backlog, backlog_most;
 };
 
@@ -166,7 +168,7 @@ static bool frame_entries(struct sqlite_store *ss, const struct append *a)
 	for (size_t i = 0; i < a->n; i++) {
 		size_t at = log_frame_begin(&ss->frames);
 
-		entry_pack(&a->entries[i], &ss->frames);
+		entry_pack(&a->entries[i], i + 1 < a->n, &ss->frames);
 		if (!log_frame_end(&ss->frames, at))
 			return false;
 	}
@@ -284,17 +286,39 @@ static enum im_status apply_replayed(struct sqlite_store *ss, uint64_t end, stru
 	return st;
 }
 
+/*
+ * A torn end: an append that is not whole was never answered, and half of it must not count - its first
+ * records would say that the journal is done with what the lost ones came from.
+ */
+static void drop_part(struct sqlite_store *ss)
+{
+	struct append *a;
+
+	if (ss->part.first)
+		im_log(IM_LOG_NOTICE, "evt=log_torn entries=%zu segment=%llu then=\"not answered, so they come again\"", ss->part.n,
+		       (unsigned long long)ss->part_segment);
+	while ((a = append_queue_take(&ss->part)))
+		append_unref(a);
+}
+
 static enum im_status replay(void *arg, const uint8_t *body, size_t len, uint64_t end, struct im_err *err)
 {
 	struct sqlite_store *ss = arg;
 	struct append *a = NULL;
-	enum im_status st = entry_unpack(body, len, &a);
+	bool more;
+	enum im_status st = entry_unpack(body, len, &a, &more);
 
 	if (st != IM_OK)
 		return im_fail(err, IM_FAILED, "the message log in %s has a record that cannot be read (position %llx): made by a newer release?",
 			       ss->log_dir, (unsigned long long)end);
 	store_tail_name(ss->tail, a);
-	append_queue_put(&ss->replayed, a);
+	if (end >> 32 != ss->part_segment)
+		drop_part(ss);
+	ss->part_segment = end >> 32;
+	append_queue_put(&ss->part, a);
+	if (more)
+		return IM_OK;
+	append_queue_move(&ss->replayed, &ss->part);
 	return ss->replayed.n >= REPLAY_BATCH ? apply_replayed(ss, end, err) : IM_OK;
 }
 
@@ -309,6 +333,7 @@ static enum im_status open_log(struct sqlite_store *ss, const struct im_settings
 	if (o.segment_bytes > SEGMENT_MOST)
 		o.segment_bytes = SEGMENT_MOST;
 	st = store_log_open(&o, &ss->log, err);
+	drop_part(ss);
 	if (st == IM_OK)
 		st = apply_replayed(ss, store_log_start(ss->log), err);
 	if (st != IM_OK)
@@ -399,7 +424,7 @@ static void free_store(struct sqlite_store *ss)
 	store_db_close(ss->front);
 	store_index_close(ss->index); /* the last connection: SQLite folds its WAL in */
 	store_log_close(ss->log);
-	while ((a = append_queue_take(&ss->replayed)))
+	while ((a = append_queue_take(&ss->replayed)) || (a = append_queue_take(&ss->part)))
 		append_unref(a);
 	im_wake_destroy(ss->wake);
 	if (ss->lock >= 0)
@@ -428,6 +453,7 @@ static enum im_status sqlite_open(const char *url, struct im_loop *loop,
 	im_buf_init(&ss->frames);
 	read_queue_init(&ss->ready);
 	append_queue_init(&ss->replayed);
+	append_queue_init(&ss->part);
 	ss->wake = im_wake_create(loop, on_wake, ss);
 	st = ss->wake ? open_folder(ss, url, err) : im_fail(err, IM_FAILED, "out of memory");
 	if (st == IM_OK)
