@@ -15,6 +15,9 @@
 #include <string.h>
 
 #define ACKS_PER_PACKET 200u      /* about 40 KiB of JSON */
+#define ACK_PACE_MS 20            /* on a busy server a sender gets its acks together: each packet costs the broker as much as a delivery */
+#define ACK_BUSY 100u             /* acks in that time that make it a busy one: 5,000/s; below it none waits */
+#define ACK_PACE_MOST 100u        /* so many of one session do not wait for more */
 #define SIGNAL_MAX 1024u          /* bytes of a typing signal that are passed on */
 #define SIGNAL_MEMBERS 200u       /* larger groups see no typing */
 
@@ -113,12 +116,19 @@ static void on_flush(void *arg)
 
 /* ---- coming and going */
 
+/* The turn that this makes has an end, where acks that waited leave. */
+static void on_pace(void *arg)
+{
+	(void)arg;
+}
+
 static bool timers_create(struct delivery *d)
 {
+	d->pace = im_timer_create(d->loop, on_pace, d);
 	d->tick = im_timer_create(d->loop, on_tick, d);
 	d->flush = im_timer_create(d->loop, on_flush, d);
 	d->sweep = im_timer_create(d->loop, device_sweep, d);
-	if (!d->tick || !d->flush || !d->sweep)
+	if (!d->pace || !d->tick || !d->flush || !d->sweep)
 		return false;
 	im_timer_start(d->tick, DELIVERY_TICK_MS, DELIVERY_TICK_MS);
 	im_timer_start(d->flush, DELIVERY_FLUSH_MS, DELIVERY_FLUSH_MS);
@@ -163,6 +173,7 @@ void delivery_destroy(struct delivery *d)
 	receipt_finish(d);
 	device_finish(d);
 	handover_finish(d);
+	im_timer_destroy(d->pace);
 	im_timer_destroy(d->tick);
 	im_timer_destroy(d->flush);
 	im_timer_destroy(d->sweep);
@@ -294,6 +305,7 @@ void delivery_ack(struct delivery *d, uint64_t session, struct message *m, bool 
 		p->cap = cap;
 		s->acks = p;
 	}
+	d->acks_count++;
 	p->all[p->n].m = message_ref(m);
 	p->all[p->n++].dup = dup;
 }
@@ -351,6 +363,46 @@ void delivery_flush(struct delivery *d)
 		d->acks = s->ack_next;
 		flush_acks(d, s);
 	}
+	receipt_flush(d);
+}
+
+static bool busy(struct delivery *d, int64_t now)
+{
+	if (now - d->acks_since >= ACK_PACE_MS) {
+		d->acks_busy = d->acks_count >= ACK_BUSY;
+		d->acks_count = 0;
+		d->acks_since = now;
+	}
+	return d->acks_busy;
+}
+
+/* On a busy server a session that had a packet of acks a moment ago waits for more of them. */
+static void acks_paced(struct delivery *d)
+{
+	struct session *s = d->acks, *next;
+	int64_t now = delivery_now(d);
+	bool wait = busy(d, now);
+
+	d->acks = NULL;
+	for (; s; s = next) {
+		next = s->ack_next;
+		if (wait && s->acks->n < ACK_PACE_MOST && now - s->acks_at < ACK_PACE_MS) {
+			s->ack_next = d->acks;
+			d->acks = s;
+			continue;
+		}
+		s->acks_at = now;
+		flush_acks(d, s);
+	}
+	if (d->acks)
+		im_timer_start(d->pace, ACK_PACE_MS, 0);
+}
+
+void delivery_turn_end(struct delivery *d)
+{
+	handover_flush(d);
+	if (d->acks)
+		acks_paced(d);
 	receipt_flush(d);
 }
 

@@ -26,7 +26,7 @@ void delivery_complete(struct delivery *d);     /* all present sessions have bee
 /* ---- from the inbox, always after the store said IM_OK */
 /* A new message. `sender`: the session that sent it (0 = none); its in/ack follows with delivery_ack. In order per conversation. */
 void delivery_message(struct delivery *d, struct message *m, uint64_t sender);
-/* An ack owed to the sender's session: several of one turn leave as one packet (delivery_flush). m is the stored message. */
+/* An ack owed to the sender's session: several leave as one packet (delivery_turn_end). m is the stored message. */
 void delivery_ack(struct delivery *d, uint64_t session, struct message *m, bool dup);
 /* A cursor move by im/v1/ack (device = client id of the asker) or by sending (read_on_send): durable already; tells receipts, badge, other devices. */
 void delivery_cursors(struct delivery *d, const char *user, const char *client_id, uint64_t session, const Im__Bus__CursorMove *const *moves, size_t n);
@@ -34,7 +34,8 @@ void delivery_cursors(struct delivery *d, const char *user, const char *client_i
 void delivery_refusal(struct delivery *d, const Im__Bus__StoredRefusal *r, uint64_t session);
 /* Typing and the like: to the others online. */
 void delivery_signal(struct delivery *d, const Im__Bus__Signal *s);
-void delivery_flush(struct delivery *d);        /* end of a turn */
+void delivery_turn_end(struct delivery *d);     /* what was gathered leaves; acks of a busy sender a few milliseconds later, together */
+void delivery_flush(struct delivery *d);        /* everything gathered leaves now */
 void delivery_resume(struct delivery *d);       /* link_pending is below LINK_WINDOW again: catch-up goes on */
 
 /* ---- for requests and commands */

@@ -128,7 +128,7 @@ static void on_turn_end(void *arg)
 {
 	struct offline *o = arg;
 
-	delivery_flush(o->delivery);
+	delivery_turn_end(o->delivery);
 	link_flush(o->link);
 }
 

@@ -85,8 +85,9 @@ struct session {
 	struct device *device;    /* NULL: quiet, or taken over by a newer connection */
 	struct catchup *catchup;  /* while catching up */
 	struct owed *owed;        /* refusals handed or to be handed */
-	struct session *ack_next; /* acks wait for the end of the turn */
+	struct session *ack_next; /* acks wait for the end of the turn, or a little longer */
 	struct pending_acks *acks;
+	int64_t acks_at;          /* when their last packet left */
 	struct page *page;        /* a read of history under way */
 	const char *client_id, *address;
 	char *filters;            /* "qos filter NUL" ..., ends with an empty string */
@@ -126,7 +127,7 @@ struct delivery {
 	struct store *store;
 	struct roster *roster;
 	struct link *link;
-	struct im_timer *tick, *flush, *sweep;
+	struct im_timer *tick, *flush, *sweep, *pace;
 	int64_t skew_ms;          /* tests look into the future */
 	struct account *accounts;
 	struct session *sessions;
@@ -136,7 +137,10 @@ struct delivery {
 	struct reader *dirty;
 	struct read_move *reads;  /* read_on_send, gathered */
 	struct receipt *receipts; /* of this turn */
-	struct session *acks;     /* sessions with acks of this turn */
+	struct session *acks;     /* sessions with acks that have not left */
+	int64_t acks_since;       /* how many acks there are tells whether the server is busy */
+	uint32_t acks_count;
+	bool acks_busy;
 	struct catchup *run_first, *run_last; /* want to read a page, oldest first */
 	struct page *pages;       /* reads under way */
 	unsigned n_pages;
