@@ -175,10 +175,23 @@ static enum acl_verdict check_read(struct plugin *p, const struct acl_event *ev)
 	return session_is_resuming(p->sessions, s) ? ACL_ALLOW : ACL_DENY;
 }
 
+/*
+ * Contexts are freed and their addresses used again; a login that another plugin decided, or a certificate, never
+ * came by us. So what is remembered under an address counts only for who the broker says is there.
+ */
+static const struct session_gone *whose_will(struct plugin *p, const struct acl_event *ev, const struct acl_who *who)
+{
+	const struct session_gone *g = session_gone(p->sessions, ev->context);
+
+	if (!g || !who->user || !who->client_id)
+		return NULL;
+	return strcmp(g->user, who->user) == 0 && strcmp(g->client_id, who->client_id) == 0 ? g : NULL;
+}
+
 /* A WRITE by somebody whose connection has ended, or whose id has a new owner, is a will. */
 static enum acl_verdict check_will(struct plugin *p, const struct acl_event *ev, const struct acl_who *who, const struct im_topic *t)
 {
-	const struct session_gone *g = session_gone(p->sessions, ev->context);
+	const struct session_gone *g = whose_will(p, ev, who);
 
 	if (t->kind == IM_TOPIC_PLAIN)
 		return acl_plain(&p->settings, who);

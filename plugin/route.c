@@ -387,8 +387,22 @@ enum route_verdict route_message(struct plugin *p, struct session *s, const stru
 
 /* ---- wills ---- */
 
+/* Coming and going with a will must not be a way around the user's rate. */
+static bool will_within_rate(struct publish *b)
+{
+	struct limit *l = limit_open(b->p->limits, b->s->user);
+	bool ok = !l || limit_send(l, 0, b->p->settings.rate_user, im_clock_mono_us());
+
+	limit_close(l);
+	return ok;
+}
+
 static bool will_allowed(struct publish *b, struct im_refusal *why)
 {
+	if (!will_within_rate(b)) {
+		im_refuse(why, IM_REFUSE_TOO_FAST, NULL);
+		return false;
+	}
 	if (!route_may_publish(b->p->roster, b->s->user, &b->topic, b->m->retain, why))
 		return false;
 	if (b->m->len > payload_limit(b)) {

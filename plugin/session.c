@@ -32,6 +32,7 @@ struct entry {
 	bool settled;     /* foreign: let in, seen at a tick */
 	bool active;      /* has sent a packet */
 	bool was_own;     /* what is queued in the broker was queued for this user */
+	bool kick_due;    /* at the next tick; `kicked` stays until the connection has ended */
 	uint64_t opened_tick;
 	struct entry *prev, *next; /* among the unsettled */
 	UT_hash_handle hh_context, hh_id, hh_handle;
@@ -538,7 +539,7 @@ static void leave(struct session_table *t, struct entry *e)
 	struct kept *k = kept_find(t, s->client_id);
 
 	HASH_DELETE(hh_handle, t->by_handle, e);
-	if (s->kicked)
+	if (entry_of(s)->kick_due)
 		t->kicks--;
 	if (s->service)
 		return;
@@ -673,7 +674,7 @@ void session_kick(struct session_table *t, struct session *s, const char *reason
 {
 	if (s->kicked)
 		return;
-	s->kicked = true;
+	s->kicked = entry_of(s)->kick_due = true;
 	t->kicks++;
 	im_log(IM_LOG_NOTICE, "evt=kick user=%s client=%s reason=\"%s\"", s->user, s->client_id, reason);
 }
@@ -701,14 +702,14 @@ static void kick_all(struct session_table *t)
 	if (!contexts)
 		return; /* at the next tick, then */
 	HASH_ITER(hh_context, t->by_context, e, next)
-		if (e->s.kicked && n < t->kicks)
+		if (e->kick_due && n < t->kicks)
 			contexts[n++] = e->s.context;
 	for (size_t i = 0; i < n; i++) {
 		e = find_context(t, contexts[i]);
-		if (!e || !e->s.kicked)
+		if (!e || !e->kick_due)
 			continue;
-		/* WebSocket connections end after the call: asked once is enough. */
-		e->s.kicked = false;
+		/* Asked once is enough, though a WebSocket connection ends only after the call: until then it stays `kicked`. */
+		e->kick_due = false;
 		t->kicks--;
 		kick_one(t, e);
 	}

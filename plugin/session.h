@@ -31,7 +31,7 @@ struct session {
 	bool clean;
 	bool websocket;
 	bool service;
-	bool kicked;             /* a kick is queued */
+	bool kicked;             /* a kick is queued or under way: nothing more comes from it or goes to it */
 	enum im_codec codec;
 	int64_t since_ms;
 	struct session_filter *filters; /* session.c; counted by n_filters */

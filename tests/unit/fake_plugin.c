@@ -37,6 +37,8 @@ void broker_kick(const char *client_id, bool with_will)
 {
 	(void)with_will;
 	snprintf(fake.kicked[fake.n_kicked++ % 8], 160, "%s", client_id);
+	if (fake.during_kick)
+		fake.during_kick();
 	if (fake.disconnect_on_kick) {
 		bool owner;
 

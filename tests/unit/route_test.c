@@ -264,6 +264,68 @@ static void strangers_wills_reach_nobody_below_im(void **state)
 	assert_int_equal(fake.n_records, 0);
 }
 
+static void a_reused_address_lends_nobody_its_name(void **state)
+{
+	struct session *old;
+	bool owner;
+
+	(void)state;
+	old = session_close(fake.p.sessions, ctx(&x), &owner);
+	limit_close(old->limit);
+	session_free(old);
+	fake_ctx(&x, "sensor", "sensor1", 4, true); /* let in by another plugin: we were not asked */
+	assert_int_equal(ask(&x, ACL_WRITE, "im/v1/to/u/bob"), ACL_DENY);
+	fake_ctx(&x, "alice", "other-id", 4, true);
+	assert_int_equal(ask(&x, ACL_WRITE, "im/v1/to/u/bob"), ACL_DENY);
+	assert_int_equal(fake.n_records, 0);
+	fake_ctx(&x, "alice", "alice:phone", 5, true);
+	assert_int_equal(ask(&x, ACL_WRITE, "im/v1/to/u/bob"), ACL_DENY);
+	assert_int_equal(fake.n_records, 1);
+	s = fake_open(&x);
+}
+
+static void wills_count_as_messages_of_their_user(void **state)
+{
+	struct session *old;
+	bool owner;
+
+	(void)state;
+	fake.p.settings.rate_user = 2;
+	old = session_close(fake.p.sessions, ctx(&x), &owner);
+	limit_close(old->limit);
+	session_free(old);
+	for (int i = 0; i < 5; i++)
+		assert_int_equal(ask(&x, ACL_WRITE, "im/v1/to/u/bob"), ACL_DENY);
+	assert_int_equal(fake.n_records, 2);
+	s = fake_open(&x);
+}
+
+/* ---- kicks ---- */
+
+static void subscriptions_checked_again(void)
+{
+	struct acl_event ev = { .context = ctx(&x), .access = ACL_SUBSCRIBE, .topic = "im/v1/in/#" }; /* QoS 0, says the broker */
+
+	assert_int_equal(acl_check(&fake.p, &ev), ACL_ALLOW);
+}
+
+static void a_kick_leaves_the_stored_subscriptions_as_they_were(void **state)
+{
+	struct acl_event ev = { .context = ctx(&x), .access = ACL_SUBSCRIBE, .topic = "im/v1/in/#", .qos = 1 };
+
+	(void)state;
+	as(5);
+	assert_int_equal(acl_check(&fake.p, &ev), ACL_ALLOW);
+	session_kick(fake.p.sessions, s, "test");
+	fake.during_kick = subscriptions_checked_again;
+	session_tick(fake.p.sessions);
+	assert_int_equal(fake.n_kicked, 1);
+	assert_int_equal(s->filters[0].qos, 1);
+	assert_int_equal(publish("im/v1/to/u/bob", "x", 1), ROUTE_CLOSE); /* a WebSocket connection ends later */
+	session_tick(fake.p.sessions);
+	assert_int_equal(fake.n_kicked, 1);
+}
+
 /* ---- publishes ---- */
 
 static void what_is_sent_becomes_a_record(void **state)
@@ -588,6 +650,9 @@ int main(void)
 		TEST(a_lost_connections_will_is_sent_and_never_routed),
 		TEST(a_will_at_takeover_is_not_sent),
 		TEST(strangers_wills_reach_nobody_below_im),
+		TEST(a_reused_address_lends_nobody_its_name),
+		TEST(wills_count_as_messages_of_their_user),
+		TEST(a_kick_leaves_the_stored_subscriptions_as_they_were),
 		TEST(what_is_sent_becomes_a_record),
 		TEST(refusals_have_their_codes),
 		TEST(outsiders_may_not_send_to_a_group),
