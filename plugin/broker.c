@@ -26,6 +26,7 @@
 #define WAKE_SIGNAL (SIGRTMIN + 3) /* SIGRTMIN itself is log rotation in 2.1 */
 #define WAKE_NS 100000             /* about when the flush is done */
 #define WAKE_AGAIN_NS 300000
+#define USER_PROPERTIES_MAX 64     /* looked through for im-id: a packet can carry 50,000, each costs two allocations */
 
 void *broker_alloc(size_t len)
 {
@@ -185,17 +186,17 @@ void broker_properties_read(const void *list, struct broker_properties *out)
 	(void)mosquitto_property_read_string(p, MQTT_PROP_RESPONSE_TOPIC, &out->response_topic, false);
 	(void)mosquitto_property_read_binary(p, MQTT_PROP_CORRELATION_DATA, &out->correlation, &out->correlation_len, false);
 	/* Not given: NULL, that is all there is to know. */
-	for (p = mosquitto_property_read_string_pair(p, MQTT_PROP_USER_PROPERTY, &name, &value, false); p && !out->id;
-	     p = mosquitto_property_read_string_pair(p, MQTT_PROP_USER_PROPERTY, &name, &value, true)) {
+	for (unsigned n = 0; n < USER_PROPERTIES_MAX && !out->id; n++) {
+		name = value = NULL;
+		p = mosquitto_property_read_string_pair(p, MQTT_PROP_USER_PROPERTY, &name, &value, n > 0);
+		if (!p)
+			break;
 		if (name && value && strcmp(name, "im-id") == 0) {
 			out->id = value;
 			value = NULL;
 		}
 		free(name);
 		free(value);
-		name = value = NULL;
-		if (out->id)
-			break;
 	}
 }
 

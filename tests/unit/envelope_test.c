@@ -206,6 +206,21 @@ static void raw_nul_bytes_are_no_json(void **state)
 	assert_int_equal(f->why.code, IM_REFUSE_BAD_JSON);
 }
 
+/* One packet may not keep the parser, and the broker with it, busy for long. */
+static void more_values_than_a_message_needs_are_refused(void **state)
+{
+	static char text[2 * 20000 + 100];
+	struct fixture *f = *state;
+	size_t at = (size_t)sprintf(text, "{\"to\":\"u/bob\",\"enc\":\"json\",\"body\":[1");
+
+	for (int i = 0; i < 20000; i++)
+		at += (size_t)sprintf(text + at, ",1");
+	(void)strcpy(text + at, "]}");
+	assert_false(json(f, text));
+	assert_int_equal(f->why.code, IM_REFUSE_BAD_JSON);
+	assert_non_null(strstr(f->why.reason, "values"));
+}
+
 static void limits_hold_to_the_byte(void **state)
 {
 	static const struct {
@@ -408,6 +423,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(wrong_json_is_refused_with_its_code, setup, teardown),
 		cmocka_unit_test_setup_teardown(raw_nul_bytes_are_no_json, setup, teardown),
 		cmocka_unit_test_setup_teardown(limits_hold_to_the_byte, setup, teardown),
+		cmocka_unit_test_setup_teardown(more_values_than_a_message_needs_are_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(pb_fields_arrive, setup, teardown),
 		cmocka_unit_test_setup_teardown(pb_values_are_checked_like_json_ones, setup, teardown),
 		cmocka_unit_test_setup_teardown(broken_pb_is_refused, setup, teardown),
