@@ -7,6 +7,7 @@
  */
 #include "acl.h"
 
+#include "base/clock.h"
 #include "plugin.h"
 #include "route.h"
 
@@ -218,6 +219,15 @@ static enum acl_verdict check_write(struct plugin *p, const struct acl_event *ev
 	return acl_publish(&p->settings, &who, &t, ev->topic);
 }
 
+/* Each of them writes a row of {dir}/sessions and makes the service look at the device again: no cheaper than a message. */
+static bool subscribe_within_rate(struct plugin *p, struct session *s, struct im_refusal *why)
+{
+	if (!s || !s->limit || limit_send(s->limit, p->settings.rate_connection, p->settings.rate_user, im_clock_mono_us()))
+		return true;
+	im_refuse(why, IM_REFUSE_TOO_FAST, NULL);
+	return false;
+}
+
 static enum acl_verdict check_subscribe(struct plugin *p, const struct acl_event *ev)
 {
 	struct acl_who who;
@@ -233,6 +243,8 @@ static enum acl_verdict check_subscribe(struct plugin *p, const struct acl_event
 		return ACL_ALLOW;
 	others = s ? s->n_filters - (session_find_filter(s, ev->topic) ? 1 : 0) : 0;
 	v = acl_subscribe(&p->settings, &who, ev->topic, &f, s && others > 0 ? s->codec : IM_CODEC_NONE, others, &why);
+	if (v == ACL_ALLOW && f.kind == IM_FILTER_INBOX && !subscribe_within_rate(p, s, &why))
+		v = ACL_DENY;
 	if (!s)
 		return v == ACL_ALLOW && f.kind != IM_FILTER_PLAIN ? ACL_DENY : v;
 	session_is_active(s);

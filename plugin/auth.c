@@ -25,7 +25,6 @@
 struct proven {
 	uint8_t mac[MAC_LEN];
 	bool good;
-	char user[IM_NAME_MAX + 1];
 	UT_hash_handle hh;
 };
 
@@ -206,7 +205,7 @@ static void mac_of(const struct auth *a, const struct roster_user *u, const char
 	(void)crypto_generichash_final(&st, mac, MAC_LEN);
 }
 
-static void remember(struct auth *a, const uint8_t mac[MAC_LEN], const char *user, bool good)
+static void remember(struct auth *a, const uint8_t mac[MAC_LEN], bool good)
 {
 	struct proven *p;
 
@@ -217,7 +216,6 @@ static void remember(struct auth *a, const uint8_t mac[MAC_LEN], const char *use
 		return; /* hashed again next time */
 	memcpy(p->mac, mac, MAC_LEN);
 	p->good = good;
-	(void)snprintf(p->user, sizeof(p->user), "%s", user);
 	HASH_ADD(hh, a->cache, mac, MAC_LEN, p);
 }
 
@@ -266,7 +264,7 @@ static enum auth_verdict check_password(struct auth *a, const struct auth_view *
 	}
 	a->stats.hashed++;
 	good = crypto_pwhash_str_verify(u->password, password, strlen(password)) == 0;
-	remember(a, mac, u->name, good);
+	remember(a, mac, good);
 	return good ? AUTH_OURS : bad_password(why, u);
 }
 
@@ -371,15 +369,6 @@ bool auth_last_refused(const struct auth *a, const char *user, const char *clien
 		return true;
 	}
 	return false;
-}
-
-void auth_forget(struct auth *a, const char *user)
-{
-	struct proven *p, *next;
-
-	HASH_ITER(hh, a->cache, p, next)
-		if (strcmp(p->user, user) == 0)
-			cache_remove(a, p);
 }
 
 void auth_stats(const struct auth *a, struct auth_stats *out)

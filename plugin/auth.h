@@ -53,8 +53,6 @@ enum auth_verdict auth_check_name(const struct auth_view *v, const struct broker
 void auth_refused(struct auth *a, const struct broker_client *c, const struct auth_why *why);
 /* The last refused CONNECT of this user and client id (NULL: any): JSON members appended to `out`. false: none. */
 bool auth_last_refused(const struct auth *a, const char *user, const char *client_id, struct im_buf *out);
-/* This user changed: nothing proven before counts (entries are keyed by its version; this frees them). */
-void auth_forget(struct auth *a, const char *user);
 
 struct auth_stats {
 	uint64_t accepted, refused, later, hashed, cached;

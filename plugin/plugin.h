@@ -29,6 +29,7 @@ struct plugin {
 	struct auth *auth;
 	struct refusals *refusals;
 	struct link *link;
+	struct gone_user *users_gone; /* removed or disabled in this turn: their sessions must go (start.c) */
 	bool reloading;          /* SIGHUP to the next tick: AUTH is asked about everybody again */
 	int64_t swept_us;
 	/* scratch of the hot path */

@@ -13,6 +13,8 @@
 
 /* How long a client that is back may take to subscribe before what is owed is sent all the same. */
 #define OWED_WAIT_MS 1000
+/* Looked at in one turn of the loop: whoever is owed something and never comes back must not cost every turn. */
+#define OWED_LOOK 16u
 
 struct owed {
 	char *client_id, *topic, *id;
@@ -21,9 +23,21 @@ struct owed {
 };
 
 struct refusals {
-	struct owed *owed;
+	struct owed *owed; /* oldest first */
+	struct owed *look; /* where the next turn goes on; NULL: at the oldest */
 	unsigned n;
 };
+
+void refuse_topic(const char *topic, char out[REFUSE_TOPIC_MAX + 1])
+{
+	size_t n = strnlen(topic, REFUSE_TOPIC_MAX + 1);
+
+	if (n > REFUSE_TOPIC_MAX)
+		for (n = REFUSE_TOPIC_MAX; n > 0 && ((unsigned char)topic[n] & 0xc0) == 0x80;)
+			n--;
+	memcpy(out, topic, n);
+	out[n] = '\0';
+}
 
 struct refusals *refusals_create(void)
 {
@@ -32,6 +46,8 @@ struct refusals *refusals_create(void)
 
 static void owed_free(struct refusals *r, struct owed *o)
 {
+	if (r->look == o)
+		r->look = o->next;
 	DL_DELETE(r->owed, o);
 	r->n--;
 	free(o->client_id);
@@ -54,6 +70,7 @@ static void send_now(const struct im_settings *settings, const struct session *s
 {
 	Im__V1__Error e = IM__V1__ERROR__INIT;
 	enum im_codec codec = s->codec == IM_CODEC_NONE ? IM_CODEC_JSON : s->codec;
+	char shown[REFUSE_TOPIC_MAX + 1];
 	struct im_buf t, payload;
 	void *copy;
 	int qos;
@@ -61,7 +78,8 @@ static void send_now(const struct im_settings *settings, const struct session *s
 	e.code = (char *)im_refusal_name(why->code);
 	e.reason = (char *)why->reason;
 	e.fix = (char *)why->fix;
-	e.topic = (char *)(topic ? topic : "");
+	refuse_topic(topic ? topic : "", shown);
+	e.topic = shown;
 	e.id = (char *)(id ? id : "");
 	im_buf_init(&t);
 	im_buf_init(&payload);
@@ -95,17 +113,36 @@ bool refuse_send(const struct im_settings *settings, struct session_table *sessi
 	return true;
 }
 
+/* How much this client id is owed; the oldest of that goes if it is too much. */
+static void make_room(struct refusals *r, const char *client_id)
+{
+	struct owed *o, *first = NULL;
+	unsigned n = 0;
+
+	DL_FOREACH(r->owed, o) {
+		if (strcmp(o->client_id, client_id) != 0)
+			continue;
+		first = first ? first : o;
+		n++;
+	}
+	if (n >= REFUSE_OWED_CLIENT_MAX)
+		owed_free(r, first);
+	else if (r->n >= REFUSE_OWED_MAX)
+		owed_free(r, r->owed);
+}
+
 void refuse_owe(struct refusals *r, const char *client_id, const struct im_refusal *why, const char *topic, const char *id)
 {
 	struct owed *o = calloc(1, sizeof(*o));
+	char shown[REFUSE_TOPIC_MAX + 1];
 
 	if (!o)
 		return; /* the close itself has told that something was refused */
-	if (r->n >= REFUSE_OWED_MAX)
-		owed_free(r, r->owed);
+	make_room(r, client_id);
+	refuse_topic(topic ? topic : "", shown);
 	o->why = *why;
 	o->client_id = strdup(client_id);
-	o->topic = strdup(topic ? topic : "");
+	o->topic = strdup(shown);
 	o->id = strdup(id ? id : "");
 	DL_APPEND(r->owed, o);
 	r->n++;
@@ -115,11 +152,13 @@ void refuse_owe(struct refusals *r, const char *client_id, const struct im_refus
 
 void refuse_tick(struct refusals *r, const struct im_settings *settings, struct session_table *sessions)
 {
-	struct owed *o, *next;
+	unsigned n = r->n < OWED_LOOK ? r->n : OWED_LOOK;
 
-	DL_FOREACH_SAFE(r->owed, o, next) {
+	for (; n > 0; n--) {
+		struct owed *o = r->look ? r->look : r->owed;
 		struct session *s = session_by_client_id(sessions, o->client_id);
 
+		r->look = o->next;
 		if (!s || s->kicked || (s->n_filters == 0 && im_clock_mono_ms() - s->opened_ms < OWED_WAIT_MS))
 			continue;
 		send_now(settings, s, &o->why, o->topic, o->id);

@@ -12,7 +12,12 @@
 
 struct refusals;
 
-#define REFUSE_OWED_MAX 1024u /* errors owed to closed connections: one each; beyond it the oldest is forgotten */
+#define REFUSE_OWED_MAX 1024u    /* errors owed to closed connections; beyond it the oldest is forgotten */
+#define REFUSE_OWED_CLIENT_MAX 8u /* ... of them to one client id: the rest of a storm says nothing new */
+#define REFUSE_TOPIC_MAX 256u     /* bytes of the refused topic that an error repeats; a client may have written 64 KiB */
+
+/* Whole characters of `topic`, at most REFUSE_TOPIC_MAX bytes. */
+void refuse_topic(const char *topic, char out[REFUSE_TOPIC_MAX + 1]);
 
 struct refusals *refusals_create(void); /* NULL: out of memory */
 void refusals_destroy(struct refusals *r);

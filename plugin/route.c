@@ -126,18 +126,6 @@ bool route_response_topic_ok(enum im_codec codec, const char *topic)
 
 /* ---- refusals ---- */
 
-/* What a client may have written there is up to 64 KiB long; an error repeats at most IM_TOPIC_MAX of it, whole characters. */
-static void topic_for_error(const char *topic, char out[IM_TOPIC_MAX + 1])
-{
-	size_t n = strnlen(topic, IM_TOPIC_MAX + 1);
-
-	if (n > IM_TOPIC_MAX)
-		for (n = IM_TOPIC_MAX; n > 0 && ((unsigned char)topic[n] & 0xc0) == 0x80;)
-			n--;
-	memcpy(out, topic, n);
-	out[n] = '\0';
-}
-
 static enum im_status append(struct publish *b)
 {
 	struct plugin *p = b->p;
@@ -179,10 +167,10 @@ static enum route_verdict refuse(struct publish *b, const struct im_refusal *why
 {
 	struct plugin *p = b->p;
 	struct session *s = b->s;
-	char topic[IM_TOPIC_MAX + 1], id[IM_ID_MAX + 1] = "";
+	char topic[REFUSE_TOPIC_MAX + 1], id[IM_ID_MAX + 1] = "";
 	enum im_status st;
 
-	topic_for_error(b->m->topic, topic);
+	refuse_topic(b->m->topic, topic);
 	if (b->rec.id && b->rec.id[0])
 		(void)snprintf(id, sizeof(id), "%s", b->rec.id); /* longer ones were refused for that */
 	else
@@ -335,7 +323,6 @@ static enum route_verdict route_ours(struct publish *b)
 {
 	struct im_refusal why;
 	enum im_status st;
-	char topic[IM_TOPIC_MAX + 1];
 
 	memset(&why, 0, sizeof(why));
 	if (!route_may_publish(b->p->roster, b->s->user, &b->topic, b->m->retain, &why) || !within_limits(b, &why))
@@ -351,8 +338,7 @@ static enum route_verdict route_ours(struct publish *b)
 		im_refuse(&why, IM_REFUSE_TOO_BIG, "all fields together are more than %u bytes", IM_RECORD_MAX);
 		return refuse(b, &why);
 	}
-	topic_for_error(b->m->topic, topic);
-	return refuse_journal(b, st, topic, b->rec.id);
+	return refuse_journal(b, st, b->m->topic, b->rec.id);
 }
 
 static enum route_verdict route_service(struct plugin *p, const struct session *s, const struct route_publish *m)
@@ -419,7 +405,6 @@ void route_will(struct plugin *p, const struct session_gone *g, const struct acl
 	struct publish b = { .p = p, .s = &s, .m = &m };
 	const struct roster_user *u = roster_user(p->roster, g->user);
 	struct im_refusal why;
-	char topic[IM_TOPIC_MAX + 1];
 	enum im_status st;
 
 	memset(&why, 0, sizeof(why));
@@ -428,8 +413,7 @@ void route_will(struct plugin *p, const struct session_gone *g, const struct acl
 	if (!u || u->disabled)
 		return;
 	if (!will_allowed(&b, &why)) {
-		topic_for_error(ev->topic, topic);
-		refuse_owe(p->refusals, g->client_id, &why, topic, b.rec.id);
+		refuse_owe(p->refusals, g->client_id, &why, ev->topic, b.rec.id);
 	} else {
 		st = append(&b);
 		if (st != IM_OK)

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "plugin.h"
 #include "why.h"
+#include "wire/name.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -17,6 +18,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <uthash.h>
 
 #define PROBLEMS_MAX 64          /* shown at once; the rest is counted */
 #define SWEEP_US 10000000
@@ -101,26 +103,56 @@ static enum im_status make_dirs(const char *dir, struct im_err *err)
 
 /* ---- start and stop ---- */
 
-static void kick_user(void *arg, struct session *s)
-{
-	void **pair = arg;
+/*
+ * Cached verdicts are keyed by the user's version, so a change makes them void. Sessions are looked through once
+ * in a turn, not once for each user, since a snapshot brings all of them. By name, not by what the roster says
+ * then: who was removed and added again in one turn is somebody else.
+ */
+struct gone_user {
+	char name[IM_NAME_MAX + 1];
+	UT_hash_handle hh;
+};
 
-	if (strcmp(s->user, pair[1]) == 0)
-		session_kick(((struct plugin *)pair[0])->sessions, s, "user removed or disabled");
+static void kick_if_gone(void *arg, struct session *s)
+{
+	struct plugin *p = arg;
+	struct gone_user *g;
+
+	HASH_FIND_STR(p->users_gone, s->user, g);
+	if (g)
+		session_kick(p->sessions, s, "user removed or disabled");
 }
 
-/* Cached verdicts are keyed by the user's version, so a change makes them void; here they are freed. */
+static void kick_gone(struct plugin *p)
+{
+	struct gone_user *g, *next;
+
+	if (!p->users_gone)
+		return;
+	session_each(p->sessions, kick_if_gone, p);
+	HASH_ITER(hh, p->users_gone, g, next) {
+		HASH_DEL(p->users_gone, g);
+		free(g);
+	}
+}
+
 static void on_roster(void *arg, const Im__Bus__RosterItem *item)
 {
 	struct plugin *p = arg;
-	void *pair[2] = { p, NULL };
+	struct gone_user *g;
 
-	if (!item->user)
+	if (!item->user || !(item->user->removed || item->user->disabled) || strlen(item->user->name) > IM_NAME_MAX)
 		return;
-	auth_forget(p->auth, item->user->name);
-	pair[1] = item->user->name;
-	if (item->user->removed || item->user->disabled)
-		session_each(p->sessions, kick_user, pair);
+	HASH_FIND_STR(p->users_gone, item->user->name, g);
+	if (g)
+		return;
+	g = calloc(1, sizeof(*g));
+	if (!g) {
+		im_log(IM_LOG_ERROR, "evt=no_memory what=kick user=%s note=\"still connected; repeat the command\"", item->user->name);
+		return;
+	}
+	memcpy(g->name, item->user->name, strlen(item->user->name));
+	HASH_ADD_STR(p->users_gone, name, g);
 }
 
 static enum im_status start_parts(struct plugin *p, struct im_err *err)
@@ -249,6 +281,7 @@ void plugin_tick(struct plugin *p)
 	broker_turn();
 	journal_tick(p->journal);
 	link_tick(p->link);
+	kick_gone(p);
 	session_tick(p->sessions); /* behind the link: what it wants kicked goes in the same turn */
 	refuse_tick(p->refusals, &p->settings, p->sessions);
 	if (now - p->swept_us > SWEEP_US) {

@@ -479,6 +479,47 @@ static void what_is_owed_is_sent_at_the_next_connect(void **state)
 	assert_int_equal(fake.sent[0].qos, 1);
 }
 
+static void what_is_owed_is_bounded_and_costs_little(void **state)
+{
+	struct im_refusal why;
+	char id[32];
+
+	(void)state;
+	im_refuse(&why, IM_REFUSE_TOO_FAST, NULL);
+	for (int i = 0; i < 100; i++) /* who never come back */
+		refuse_owe(fake.p.refusals, (snprintf(id, sizeof(id), "away%d", i), id), &why, "im/v1/to/u/bob", "");
+	for (int i = 0; i < 100; i++)
+		refuse_owe(fake.p.refusals, "alice:phone", &why, "im/v1/to/u/bob", "");
+	assert_int_equal(ask(&x, ACL_SUBSCRIBE, "im/v1/in/#"), ACL_ALLOW);
+	refuse_tick(fake.p.refusals, &fake.p.settings, fake.p.sessions);
+	assert_int_equal(fake.n_sent, 0); /* a turn looks at the first few only */
+	for (int i = 0; i < 20; i++)
+		refuse_tick(fake.p.refusals, &fake.p.settings, fake.p.sessions);
+	assert_int_equal(fake.n_sent, REFUSE_OWED_CLIENT_MAX);
+}
+
+static void errors_repeat_little_of_what_they_are_about(void **state)
+{
+	static char filter[60000];
+
+	(void)state;
+	memset(filter, 'x', sizeof(filter) - 1);
+	memcpy(filter, "im/", 3);
+	assert_int_equal(ask(&x, ACL_SUBSCRIBE, filter), ACL_DENY);
+	assert_int_equal(fake.n_sent, 1);
+	assert_true(strlen(fake.sent[0].payload) < 1000);
+}
+
+static void subscribing_is_no_cheaper_than_sending(void **state)
+{
+	(void)state;
+	fake.p.settings.rate_user = 2;
+	assert_int_equal(ask(&x, ACL_SUBSCRIBE, "im/v1/in/#"), ACL_ALLOW);
+	assert_int_equal(ask(&x, ACL_SUBSCRIBE, "im/v1/in/#"), ACL_ALLOW);
+	assert_int_equal(ask(&x, ACL_SUBSCRIBE, "im/v1/in/#"), ACL_DENY);
+	assert_non_null(strstr(fake.sent[0].payload, "too_fast"));
+}
+
 static void errors_without_a_filter_follow_im_unsubscribed(void **state)
 {
 	(void)state;
@@ -660,6 +701,9 @@ int main(void)
 		TEST(refusals_in_3_1_1_are_journaled_where_a_puback_cannot_be_withheld),
 		TEST(a_full_journal_never_acknowledges),
 		TEST(what_is_owed_is_sent_at_the_next_connect),
+		TEST(what_is_owed_is_bounded_and_costs_little),
+		TEST(errors_repeat_little_of_what_they_are_about),
+		TEST(subscribing_is_no_cheaper_than_sending),
 		TEST(errors_without_a_filter_follow_im_unsubscribed),
 		TEST(more_refusals_than_the_limit_end_the_connection),
 		TEST(a_kicked_user_sends_nothing_more),
