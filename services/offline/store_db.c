@@ -78,6 +78,8 @@ static const char *const sql[DB_STATEMENTS] = {
 
 /* The writer keeps more of the trees' upper pages at hand. KiB, negative as SQLite wants it. */
 #define WRITER_CACHE "PRAGMA cache_size=-16384"
+/* After a peak the write-ahead log's file shrinks to the size at which a checkpoint is due anyway. */
+#define WAL_KEPT "PRAGMA journal_size_limit=33554432"
 #define READER_CACHE "PRAGMA cache_size=-4096"
 
 struct store_db {
@@ -200,7 +202,7 @@ static bool set_up(struct store_db *db, bool writer)
 	if (!run_text(db, writer ? WRITER_CACHE : READER_CACHE) || sqlite3_busy_timeout(db->handle, 5000) != SQLITE_OK)
 		return false;
 	return !writer || (run_text(db, "PRAGMA journal_mode=WAL") && run_text(db, "PRAGMA synchronous=NORMAL") &&
-			   sqlite3_wal_autocheckpoint(db->handle, 0) == SQLITE_OK);
+			   run_text(db, WAL_KEPT) && sqlite3_wal_autocheckpoint(db->handle, 0) == SQLITE_OK);
 }
 
 enum im_status store_db_open(const char *path, bool writer, struct store_db **out, struct im_err *err)
