@@ -150,7 +150,8 @@ enum im_status inbox_create(struct im_loop *loop, const struct im_settings *sett
 	in->link = link;
 	in->lease = lease;
 	in->post_epoch = (uint64_t)im_clock_wall_ms();
-	for (size_t i = 0; i < start->n_high_water && in->n_marks < INBOX_MARKS; i++) {
+	/* In order of age; beyond the limit the oldest ones are left out. */
+	for (size_t i = start->n_high_water > INBOX_MARKS ? start->n_high_water - INBOX_MARKS : 0; i < start->n_high_water; i++) {
 		if (start->high_water[i].node == 0)
 			continue;
 		in->marks[in->n_marks].durable = start->high_water[i];
@@ -462,8 +463,12 @@ enum im_status inbox_slice(struct inbox *in, const Im__Bus__Slice *s)
 		       (unsigned long long)mark->expected, (unsigned long long)s->offset);
 		return IM_BAD_INPUT;
 	}
-	if (s->next <= mark->expected)
+	if (s->next <= mark->expected) {
+		/* What became durable between our hello and its answer was confirmed to nobody. */
+		if (s->next <= mark->durable.next)
+			in->on_durable(in->durable_arg, s->epoch, mark->durable.next);
 		return IM_OK;
+	}
 	if (in->queued > INBOX_QUEUE)
 		return IM_BAD_INPUT;
 	if (!slice_count(s, &n)) {
@@ -709,6 +714,8 @@ static enum im_status decide_repeat(struct batch *b, struct item *item, struct m
 		b->in->stats.repeats++;
 		return IM_OK;
 	}
+	if (b->post)
+		return IM_OK; /* no outcome says it to the asker; nobody connects as who it was sent from */
 	(void)snprintf(topic, sizeof(topic), "im/v1/to/%s/%s", item->record->conv, item->record->id); /* a longer one is cut */
 	im_refuse(&why, IM_REFUSE_ID_REUSED, "message id %s was used before for another message", item->record->id);
 	return refuse(b, item, &why, topic);
