@@ -22,6 +22,7 @@ enum {
 	PULL_PAGE = 100,
 	ACKS_MAX = 256,    /* cursors of one im/v1/ack */
 	LINE_LEN = 4096,   /* longer ones are shown cut */
+	HEAD_LEN = 40,     /* of an own message in a line about it */
 };
 
 enum purpose { FOR_LIST = 1, FOR_VIEW, FOR_PULL };
@@ -124,6 +125,16 @@ static bool publish_json(struct chat *c, const char *topic, json_t *value)
 	free(text);
 	json_decref(value);
 	return ok;
+}
+
+/* How many bytes of a text fit into a line about it, without cutting a character of UTF-8. */
+static int head(const char *text)
+{
+	size_t n = strnlen(text, HEAD_LEN);
+
+	while (n == HEAD_LEN && n > 0 && ((unsigned char)text[n] & 0xc0) == 0x80)
+		n--;
+	return (int)n;
 }
 
 /* ---------------------------------------------------------------- requests */
@@ -233,7 +244,7 @@ static void own_stored(struct chat *c, struct own *m, int64_t seq)
 {
 	m->seq = seq;
 	m->tick = TICK_STORED;
-	say(c, TONE_TICK, "    ✓  stored     %s #%lld \"%.40s\"", m->conv, (long long)seq, m->text);
+	say(c, TONE_TICK, "    ✓  stored     %s #%lld \"%.*s\"", m->conv, (long long)seq, head(m->text), m->text);
 }
 
 static void on_message(struct chat *c, json_t *m)
@@ -373,7 +384,7 @@ void chat_puback(struct chat *c, int mid)
 		if (m->mid != mid || m->tick != TICK_WAITING)
 			continue;
 		m->tick = TICK_SENT;
-		say(c, TONE_TICK, "    ·  sent       %s \"%.40s\"", m->conv, m->text);
+		say(c, TONE_TICK, "    ·  sent       %s \"%.*s\"", m->conv, head(m->text), m->text);
 	}
 }
 
@@ -395,7 +406,7 @@ static void on_acks(struct chat *c, json_t *acks)
 
 static void say_refusal(struct chat *c, const char *what, const char *text, json_t *e)
 {
-	say(c, TONE_BAD, "! %s%s%.60s%s: %s. %s (%s)", what, *text ? " \"" : "", text, *text ? "\"" : "", text_of(e, "reason"),
+	say(c, TONE_BAD, "! %s%s%.*s%s: %s. %s (%s)", what, *text ? " \"" : "", head(text), text, *text ? "\"" : "", text_of(e, "reason"),
 	    text_of(e, "fix"), text_of(e, "code"));
 }
 
@@ -417,8 +428,8 @@ static void raise_tick(struct chat *c, struct own *m, enum tick tick, const char
 	if (m->tick < TICK_STORED || m->tick >= tick)
 		return;
 	m->tick = tick;
-	say(c, TONE_TICK, "    ✓✓ %-10s %s #%lld \"%.40s\" %s %s", tick == TICK_READ ? "read" : "delivered", m->conv, (long long)m->seq, m->text,
-	    tick == TICK_READ ? "by" : "to", who);
+	say(c, TONE_TICK, "    ✓✓ %-10s %s #%lld \"%.*s\" %s %s", tick == TICK_READ ? "read" : "delivered", m->conv, (long long)m->seq,
+	    head(m->text), m->text, tick == TICK_READ ? "by" : "to", who);
 }
 
 static void on_receipt(struct chat *c, json_t *r)

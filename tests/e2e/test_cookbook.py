@@ -19,6 +19,7 @@ NEEDS = {
     "mosquitto-cli": ["mosquitto_rr"],
     "paho-python": ["/usr/lib/python3/dist-packages/paho"],
     "mqttjs": ["node", "npm"],
+    "web": ["node", "npm", "/usr/bin/chromium"],
     "paho-c": ["cc", "/usr/include/MQTTClient.h"],
     "paho-cpp": ["c++", "/usr/include/mqtt/client.h"],
     "paho-go": ["go", "/usr/share/gocode/src/github.com/eclipse/paho.mqtt.golang"],
@@ -52,7 +53,7 @@ def test_every_program_is_in_the_readme_and_has_its_test():
 def need(folder):
     for n in NEEDS[folder]:
         if not (pathlib.Path(n).exists() if n.startswith("/") else shutil.which(n)):
-            pytest.skip(f"{n} is not installed (scripts/install-packages.sh test)")
+            pytest.skip(f"{n} is not installed ({'apt-get install chromium' if folder == 'web' else 'scripts/install-packages.sh test'})")
 
 
 def build(folder):
@@ -87,7 +88,7 @@ def in_order(lines, steps):
         assert any(line.startswith(step) for line in rest), f"no '{step}' (in its place) in:\n" + "\n".join(lines)
 
 
-@pytest.mark.parametrize("folder", [f for f in RECIPES if f not in ("mqttjs", "tiny")])
+@pytest.mark.parametrize("folder", [f for f in RECIPES if f not in ("mqttjs", "web", "tiny")])
 def test_program_chats(demo, folder):
     need(folder)
     lines = chat(demo, folder)
@@ -103,6 +104,11 @@ def test_mqttjs_chats_four_ways(demo):
     lines = chat(demo, "mqttjs")
     for way in ("tcp-311", "tcp-5", "ws-311", "ws-5"):
         in_order([line[len(way) + 1:] for line in lines if line.startswith(way + " ")], STEPS)
+
+
+def test_web_page_chats(demo):
+    need("web")
+    in_order(chat(demo, "web"), ("welcome:", "send:", "acked:", "received:", "refused:", "away", "acked:", "caught up:", "own, from", "done"))
 
 
 def test_tiny_client_chats_with_qos_0_and_small_packets(demo):
