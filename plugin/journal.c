@@ -38,7 +38,7 @@ static void wake_thread(struct journal *j)
 
 static enum im_status lock_dir(struct journal *j, struct im_err *err)
 {
-	char path[4096];
+	char path[4096], *slash;
 
 	if (mkdir(j->dir, 0700) != 0 && errno != EEXIST)
 		return im_fail(err, IM_FAILED, "cannot create %.150s: %s", j->dir, strerror(errno));
@@ -48,6 +48,13 @@ static enum im_status lock_dir(struct journal *j, struct im_err *err)
 		return im_fail(err, IM_FAILED, "cannot open %.150s: %s", path, strerror(errno));
 	if (flock(j->lock_fd, LOCK_EX | LOCK_NB) != 0)
 		return im_fail(err, IM_FAILED, "%.150s is in use by another broker", j->dir);
+	(void)snprintf(path, sizeof(path), "%s", j->dir);
+	slash = strrchr(path, '/');
+	if (slash && slash != path) {
+		*slash = '\0'; /* a folder that a power cut takes would take what was promised with it */
+		if (segment_sync_dir(j->options.fs, path) != 0)
+			return im_fail(err, IM_FAILED, "cannot sync %.150s: %s", path, strerror(errno));
+	}
 	return IM_OK;
 }
 
@@ -85,12 +92,15 @@ static enum im_status begin(struct journal *j, struct journal_found *f, struct i
 {
 	struct segment_before before = {f->last ? f->last->epoch : 0, f->last ? f->last->end : 0};
 	struct segment *s = NULL;
+	uint64_t kept;
 	enum im_status st;
 	int e;
 
-	st = make_first(j, journal_epoch_after(f->seen), &s, err);
+	kept = journal_epoch_load(j->dir);
+	st = make_first(j, journal_epoch_after(kept > f->seen ? kept : f->seen), &s, err);
 	if (st != IM_OK)
 		return st;
+	journal_epoch_keep(j->dir, s->epoch);
 	e = segment_activate(j->options.fs, s, 0, &before);
 	if (e == 0)
 		e = segment_sync(j->options.fs, s->fd);
@@ -112,6 +122,9 @@ static enum im_status begin(struct journal *j, struct journal_found *f, struct i
 	j->current = j->last = j->sync_from = s;
 	j->spare_epoch = s->epoch;
 	j->spare_index = 1;
+	j->hurried = j->options.start_grace_ms == 0;
+	if (!j->hurried)
+		j->retry_at_ms = im_clock_mono_ms() + j->options.start_grace_ms;
 	return IM_OK;
 }
 
@@ -196,6 +209,7 @@ enum im_status journal_open(const struct im_settings *settings, struct journal *
 		.segment_cap = settings->segment_bytes,
 		.durability = settings->durability,
 		.fs = &journal_fs_real,
+		.start_grace_ms = JOURNAL_START_GRACE_MS,
 	};
 	char dir[4096];
 
@@ -389,10 +403,21 @@ static void note_unsynced(struct journal *j, int64_t now_us)
 		wake_thread(j);
 }
 
-enum im_status journal_append(struct journal *j, const void *body, size_t len)
+/* So much is used that the next segment should be there soon, grace or not. */
+static void hurry(struct journal *j)
+{
+	if (j->hurried || (j->current->end - j->current->start) * 4 < j->current->cap)
+		return;
+	j->hurried = true;
+	(void)pthread_mutex_lock(&j->lock);
+	j->hurry = true;
+	(void)pthread_cond_signal(&j->wake);
+	(void)pthread_mutex_unlock(&j->lock);
+}
+
+static enum im_status append(struct journal *j, const void *body, size_t len, int64_t now_us)
 {
 	size_t size = im_record_size(len);
-	int64_t now_us = im_clock_mono_us();
 	enum im_status st;
 	const char *record;
 	uint64_t at;
@@ -417,7 +442,38 @@ enum im_status journal_append(struct journal *j, const void *body, size_t len)
 	}
 	j->current->end += size;
 	j->kept += size;
+	hurry(j);
 	return IM_OK;
+}
+
+enum im_status journal_append(struct journal *j, const void *body, size_t len)
+{
+	int64_t now_us = im_clock_mono_us();
+	enum im_status st = append(j, body, len, now_us);
+
+	if (st == IM_OK)
+		return st;
+	if (j->n_refused++ == 0)
+		im_log(IM_LOG_WARNING, "evt=journal_refuses reason=\"%s\"", j->why.text);
+	j->refused_us = now_us;
+	return st;
+}
+
+/* Said when it has been over for a while: at its limit the journal takes one and refuses one for as long as that lasts. */
+static void note_accepting(struct journal *j)
+{
+	if (j->n_refused == 0 || im_clock_mono_us() - j->refused_us < JOURNAL_QUIET_MS * 1000)
+		return;
+	if (atomic_load(&j->state) == JOURNAL_POISONED || j->kept >= j->options.limit)
+		return;
+	im_log(IM_LOG_NOTICE, "evt=journal_accepts refused=%u", j->n_refused);
+	j->n_refused = 0;
+	j->why.text[0] = '\0';
+}
+
+void journal_set_limit(struct journal *j, uint64_t bytes)
+{
+	j->options.limit = bytes;
 }
 
 const char *journal_why(const struct journal *j)
@@ -442,6 +498,7 @@ void journal_tick(struct journal *j)
 
 	if (atomic_load(&j->state) == JOURNAL_POISONED)
 		(void)reopen(j); /* not yet: the next tick */
+	note_accepting(j);
 	(void)pthread_mutex_lock(&j->lock);
 	news = j->news;
 	if (news)

@@ -4,6 +4,7 @@
  * ones and reads ahead. Nothing here waits, but for durability `disk`, where append ends with a sync.
  *
  *   {dir}/journal/{epoch}-{index}.seg     header (one page), then records (base/record.h)
+ *   {dir}/journal.epoch                   the highest epoch ever begun
  *
  * Every opening starts a new epoch (greater than any before, at least the wall clock's seconds); files of
  * earlier ones are only read. Offsets count bytes of an epoch from 0 through all its segments; a record
@@ -31,7 +32,8 @@ void journal_close(struct journal *j); /* syncs; NULL is fine */
  * the disk refused; a new epoch is being opened. Nothing was kept in both cases. len: 1..IM_RECORD_MAX.
  */
 enum im_status journal_append(struct journal *j, const void *body, size_t len);
-const char *journal_why(const struct journal *j); /* sentence for the last IM_BUSY or IM_FAILED */
+const char *journal_why(const struct journal *j); /* sentence for the last IM_BUSY or IM_FAILED; empty: it accepts */
+void journal_set_limit(struct journal *j, uint64_t bytes); /* im_journal_limit may change while it runs */
 uint64_t journal_epoch(const struct journal *j);  /* of the current epoch; changes after a failure */
 void journal_tick(struct journal *j);             /* takes note of what the thread finished; cheap */
 

@@ -21,6 +21,8 @@
 #define JOURNAL_UNSYNCED_MAX_MS 1000 /* older than that: refuse, the disk does not keep up */
 #define JOURNAL_RETRY_MIN_MS 100     /* preparing a file failed: try again after this, doubled up to ... */
 #define JOURNAL_RETRY_MAX_MS 5000
+#define JOURNAL_START_GRACE_MS 5000  /* the first spare waits so long after a start, while everybody else uses the disk too */
+#define JOURNAL_QUIET_MS 1000        /* accepting again for so long: the end of a time of refusals */
 #define JOURNAL_FETCH (4u << 20)     /* bytes brought into memory for a reader that found them missing */
 
 struct journal_options {
@@ -29,6 +31,7 @@ struct journal_options {
 	uint64_t segment_cap;        /* bytes of records in one; the largest record must fit */
 	enum im_durability durability;
 	const struct journal_fs *fs;
+	int start_grace_ms;          /* the first spare is made after this, or once a quarter of the first segment is used */
 };
 
 enum im_status journal_open_with(const struct journal_options *options, struct journal **out, struct im_err *err);
@@ -52,7 +55,10 @@ struct journal {
 	bool no_nowait;              /* the file system does not know RWF_NOWAIT */
 	bool reported_stuck;
 	unsigned misses;             /* reads in a row that found their bytes not in memory */
-	struct im_err why;
+	struct im_err why;           /* of the last refusal; empty once appends go well again */
+	unsigned n_refused;          /* since it last accepted for a while: told once, not for each message */
+	int64_t refused_us;          /* the last of them */
+	bool hurried;                /* the thread knows that the first spare is wanted */
 
 	/* Shared without the lock. */
 	_Atomic int state;           /* enum journal_state */
@@ -68,6 +74,7 @@ struct journal {
 	struct segment *spare;       /* prepared; its place is (spare_epoch, spare_index) */
 	uint64_t spare_epoch;        /* what the spare is made for; whoever takes it moves this on at once, so that no file is made twice */
 	uint32_t spare_index;
+	bool hurry;                  /* the first spare is wanted now */
 	bool turn;                   /* the thread shall drop the spare and make one for a new epoch */
 	struct segment *fetch;       /* to be brought into memory */
 	uint64_t fetch_at;
@@ -87,6 +94,9 @@ struct journal {
 
 void *journal_thread_main(void *arg);
 uint64_t journal_epoch_after(uint64_t epoch); /* larger, and at least the wall clock's seconds */
+/* The highest epoch ever begun, beside the folder: survives the folder's removal together with a clock set back. */
+uint64_t journal_epoch_load(const char *dir);
+void journal_epoch_keep(const char *dir, uint64_t epoch);
 /* What a scan of the folder found. */
 struct journal_found {
 	struct segment *first, *last; /* with records, oldest first; NULL: none */

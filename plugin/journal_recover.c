@@ -7,9 +7,54 @@
 #include "journal_internal.h"
 
 #include <dirent.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <unistd.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+
+/*
+ * A position must never be given twice: the message service takes the second message there for a repeat of the
+ * first. The files say which epochs there were, and the clock is above them; only if both are gone this is needed.
+ */
+static void epoch_path(const char *dir, char out[4096])
+{
+	(void)snprintf(out, 4096, "%s.epoch", dir);
+}
+
+uint64_t journal_epoch_load(const char *dir)
+{
+	char path[4096], text[32] = "";
+	uint64_t epoch = 0;
+	int fd;
+
+	epoch_path(dir, path);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return 0;
+	if (read(fd, text, sizeof(text) - 1) <= 0 || sscanf(text, "%" SCNu64 "\n", &epoch) != 1)
+		epoch = 0;
+	(void)close(fd); /* only read */
+	return epoch;
+}
+
+/* A failure costs only the third line of defence: it is not worth refusing a start. */
+void journal_epoch_keep(const char *dir, uint64_t epoch)
+{
+	char path[4096], text[32];
+	int n = snprintf(text, sizeof(text), "%020" PRIu64 "\n", epoch);
+	int fd;
+
+	epoch_path(dir, path);
+	fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return;
+	if (pwrite(fd, text, (size_t)n, 0) == n)
+		(void)fdatasync(fd);
+	(void)close(fd);
+}
 
 static int by_place(const void *a, const void *b)
 {

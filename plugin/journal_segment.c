@@ -125,7 +125,7 @@ static int write_header(const struct journal_fs *fs, const struct segment *s, in
 	return segment_write(fs, s->fd, page, sizeof(page), 0);
 }
 
-static int sync_dir(const struct journal_fs *fs, const char *dir)
+int segment_sync_dir(const struct journal_fs *fs, const char *dir)
 {
 	int fd = fs->open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0), e = 0;
 
@@ -211,7 +211,7 @@ enum im_status segment_make_step(const struct journal_fs *fs, const char *dir, s
 	if (e == 0)
 		e = segment_sync(fs, m->s->fd);
 	if (e == 0 && m->zeroed + n == size)
-		e = sync_dir(fs, dir);
+		e = segment_sync_dir(fs, dir);
 	if (e != 0)
 		return make_failed(fs, dir, m, e, err);
 	m->zeroed += n;

@@ -77,5 +77,6 @@ int segment_write(const struct journal_fs *fs, int fd, const void *data, size_t 
 /* Bytes read (fewer: the file's end), or -errno. */
 ssize_t segment_read(const struct journal_fs *fs, int fd, void *data, size_t len, uint64_t at);
 int segment_sync(const struct journal_fs *fs, int fd);
+int segment_sync_dir(const struct journal_fs *fs, const char *dir);
 
 #endif

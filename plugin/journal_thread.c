@@ -83,6 +83,8 @@ static void reap(struct journal *j)
 			return;
 		}
 		j->reap = s->next;
+		if (j->fetch == s) /* asked for by a reader that has been told since that nobody needs it */
+			j->fetch = NULL;
 		(void)pthread_mutex_unlock(&j->lock);
 		segment_remove(j->options.fs, j->dir, s);
 	}
@@ -127,16 +129,20 @@ uint64_t journal_epoch_after(uint64_t epoch)
 static void turn_to_next_epoch(struct journal *j)
 {
 	struct segment *useless = NULL;
+	uint64_t epoch = 0;
 
 	(void)pthread_mutex_lock(&j->lock);
 	if (j->turn) {
 		j->turn = false;
 		useless = j->spare;
 		j->spare = NULL;
-		j->spare_epoch = journal_epoch_after(j->spare_epoch);
+		j->spare_epoch = epoch = journal_epoch_after(j->spare_epoch);
 		j->spare_index = 0;
+		j->retry_at_ms = 0;
 	}
 	(void)pthread_mutex_unlock(&j->lock);
+	if (epoch)
+		journal_epoch_keep(j->dir, epoch);
 	if (useless)
 		segment_remove(j->options.fs, j->dir, useless);
 }
@@ -173,6 +179,10 @@ static struct work look(struct journal *j)
 	struct work w;
 
 	(void)pthread_mutex_lock(&j->lock);
+	if (j->hurry) {
+		j->hurry = false;
+		j->retry_at_ms = 0;
+	}
 	w.stop = j->stop;
 	w.reap = j->reapable;
 	w.make = !j->spare;
@@ -198,7 +208,7 @@ static void sleep_until(struct journal *j, int64_t at_us)
 	(void)pthread_mutex_lock(&j->lock);
 	pending = atomic_load(&j->unsynced_us) != 0 && at_us != 0;
 	atomic_store(&j->asleep, !pending);
-	while (!j->stop && !j->fetch && !j->reapable && !j->turn) {
+	while (!j->stop && !j->fetch && !j->reapable && !j->turn && !j->hurry) {
 		bool open = atomic_load(&j->state) == JOURNAL_OPEN;
 
 		if (!pending && open && atomic_load(&j->unsynced_us) != 0)

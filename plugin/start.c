@@ -269,6 +269,7 @@ void plugin_reload(struct plugin *p)
 	}
 	n = im_settings_reload(&p->settings, &fresh, restart, sizeof(restart));
 	im_settings_finish(&fresh);
+	journal_set_limit(p->journal, p->settings.journal_limit);
 	im_log_level((enum im_log_level)p->settings.log_level);
 	im_log(IM_LOG_NOTICE, "evt=reload changed=%zu restart_needed_for=\"%s\"", n, restart);
 }

@@ -122,7 +122,7 @@ static int setup(void **state)
 	memset(&fault, 0, sizeof(fault));
 	(void)snprintf(f->dir, sizeof(f->dir), "/tmp/im-journal-XXXXXX");
 	assert_non_null(mkdtemp(f->dir));
-	f->options = (struct journal_options){f->dir, 1 << 20, SEGMENT, IM_DURABILITY_PROCESS, &test_fs};
+	f->options = (struct journal_options){f->dir, 1 << 20, SEGMENT, IM_DURABILITY_PROCESS, &test_fs, 0};
 	reopen_journal(f);
 	*state = f;
 	return 0;
@@ -165,11 +165,14 @@ static int segments(const struct fixture *f)
 static int teardown(void **state)
 {
 	struct fixture *f = *state;
+	char path[80];
 
 	memset(&fault, 0, sizeof(fault));
 	journal_close(f->j);
 	each_file(f->dir, remove_file, NULL);
 	(void)rmdir(f->dir);
+	(void)snprintf(path, sizeof(path), "%s.epoch", f->dir);
+	(void)unlink(path);
 	free(f);
 	return 0;
 }
@@ -268,6 +271,76 @@ static void restart_finds_everything_under_a_new_epoch(void **state)
 	for (unsigned n = 100; n < 150; n++)
 		must_append(f, n);
 	assert_int_equal(read_all(f, 0), 150);
+}
+
+static void a_wiped_folder_and_a_clock_set_back_reuse_no_epoch(void **state)
+{
+	struct fixture *f = *state;
+	char path[80];
+	FILE *file;
+
+	journal_close(f->j);
+	f->j = NULL;
+	each_file(f->dir, remove_file, NULL);
+	(void)snprintf(path, sizeof(path), "%s.epoch", f->dir);
+	file = fopen(path, "w"); /* begun when the clock was ahead */
+	assert_non_null(file);
+	fprintf(file, "00000000009999999999\n");
+	assert_int_equal(fclose(file), 0);
+	reopen_journal(f);
+	assert_true(journal_epoch(f->j) == 10000000000u);
+	each_file(f->dir, remove_file, NULL);
+	reopen_journal(f);
+	assert_true(journal_epoch(f->j) == 10000000001u);
+}
+
+static void the_first_spare_waits_until_it_is_wanted(void **state)
+{
+	struct fixture *f = *state;
+	unsigned n = 0;
+
+	f->options.start_grace_ms = 1000000;
+	reopen_journal(f);
+	assert_int_equal(append(f, n++), IM_OK);
+	(void)nanosleep(&(struct timespec){0, 50000000}, NULL); /* long enough for it to have been made */
+	assert_int_equal(segments(f), 1);
+	for (; n < 200; n++)
+		must_append(f, n); /* several segments: it came when it was needed */
+}
+
+static unsigned n_refuses, n_accepts;
+
+static void count_refusals(enum im_log_level level, const char *line)
+{
+	(void)level;
+	n_refuses += strstr(line, "evt=journal_refuses") != NULL;
+	n_accepts += strstr(line, "evt=journal_accepts") != NULL;
+}
+
+static void quiet(enum im_log_level level, const char *line);
+
+static void refusals_are_logged_once_and_so_is_their_end(void **state)
+{
+	struct fixture *f = *state;
+	int64_t until = im_clock_mono_ms() + DEADLINE_MS;
+
+	n_refuses = n_accepts = 0;
+	im_log_open("test", IM_LOG_DEBUG, count_refusals);
+	journal_set_limit(f->j, 10);
+	for (int i = 0; i < 50; i++)
+		assert_int_equal(append(f, 1), IM_BUSY);
+	journal_set_limit(f->j, 1 << 20);
+	assert_int_equal(append(f, 1), IM_OK);
+	journal_tick(f->j);
+	assert_int_equal(n_refuses, 1);
+	assert_int_equal(n_accepts, 0); /* not for a moment's room */
+	assert_true(strlen(journal_why(f->j)) > 0);
+	while (n_accepts == 0 && im_clock_mono_ms() < until)
+		journal_tick(f->j);
+	im_log_open("journal_test", IM_LOG_ERROR, quiet);
+	assert_int_equal(n_refuses, 1);
+	assert_int_equal(n_accepts, 1);
+	assert_string_equal(journal_why(f->j), "");
 }
 
 static void empty_epochs_leave_no_files(void **state)
@@ -710,6 +783,9 @@ int main(void)
 		T(accepted_records_are_read_back_over_segment_borders),
 		T(restart_finds_everything_under_a_new_epoch),
 		T(empty_epochs_leave_no_files),
+		T(a_wiped_folder_and_a_clock_set_back_reuse_no_epoch),
+		T(the_first_spare_waits_until_it_is_wanted),
+		T(refusals_are_logged_once_and_so_is_their_end),
 		T(second_broker_on_the_same_folder_is_refused),
 		T(last_record_cut_anywhere_leaves_those_before_it),
 		T(flipped_bit_ends_the_epoch_before_its_record),
