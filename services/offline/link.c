@@ -18,12 +18,14 @@
 #define LINK_MARKS 4096             /* journal epochs of a node that can matter at once: each start of the broker makes one */
 #define LINK_ROSTER_FRAME (128u << 10) /* bytes of roster items in one frame */
 #define LINK_PROTOCOL 1
+#define LINK_LATE_MS 1000           /* a plugin that works frames off later than this is not serving its clients */
 
 /* A frame that has been sent and not expanded, or waits to be sent. */
 struct frame {
 	struct frame *next;
 	uint64_t out_seq;
 	size_t weight;   /* bytes of packets it becomes */
+	int64_t made_ms;
 	char *data;      /* NULL once sent */
 	size_t len;
 };
@@ -55,6 +57,7 @@ struct link {
 	size_t pending;             /* weight of both and of `deliveries` */
 	size_t sent;                /* weight of those sent */
 	bool was_full;
+	int64_t late_ms;            /* when a frame was last seen to have waited too long; 0 = never */
 	bool has_confirm;
 	Im__Bus__Confirm confirm;
 	struct waiter *roster_waiters, *queries;
@@ -156,18 +159,11 @@ static void on_timer(void *arg)
 	struct link *l = arg;
 	int64_t now = im_clock_mono_ms();
 
-	for (struct waiter *w = l->roster_waiters; w; w = w->next) {
-		if (w->deadline_ms <= now) {
-			waiters_answer(&l->roster_waiters, w->key, false, IM_BUSY, NULL);
-			break;
-		}
-	}
-	for (struct waiter *w = l->queries; w; w = w->next) {
-		if (w->deadline_ms <= now) {
-			waiters_answer(&l->queries, w->key, true, IM_BUSY, NULL);
-			break;
-		}
-	}
+	/* All have the same patience: the first one has waited longest. */
+	while (l->roster_waiters && l->roster_waiters->deadline_ms <= now)
+		waiters_answer(&l->roster_waiters, l->roster_waiters->key, false, IM_BUSY, NULL);
+	while (l->queries && l->queries->deadline_ms <= now)
+		waiters_answer(&l->queries, l->queries->key, true, IM_BUSY, NULL);
 	if (!l->roster_waiters && !l->queries)
 		im_timer_stop(l->timer);
 }
@@ -233,10 +229,8 @@ static void frame_close(struct link *l)
 	size_t n;
 
 	if (l->deliveries.failed) {
-		im_log(IM_LOG_ERROR, "evt=out_of_memory where=link: deliveries of this turn are left to the next catch-up");
-		l->pending -= l->weight;
-		l->weight = 0;
-		im_buf_clear(&l->deliveries);
+		/* Cursors count them as handed: only connections that begin again bring them back. */
+		l->events->failed(l->arg, "out of memory: deliveries were lost on their way to the plugin");
 		return;
 	}
 	if (l->deliveries.len == 0)
@@ -257,6 +251,7 @@ static void frame_close(struct link *l)
 	f->len = n + l->deliveries.len;
 	f->weight = l->weight;
 	f->out_seq = ++l->out_seq;
+	f->made_ms = im_loop_now_ms(l->loop);
 	if (l->last)
 		l->last->next = f;
 	else
@@ -516,6 +511,21 @@ static void on_hello(struct link *l, const Im__Bus__Hello *h)
 	waiters_answer(&l->roster_waiters, h->roster_version, false, IM_OK, NULL);
 }
 
+static void note_late(struct link *l, const struct frame *f)
+{
+	int64_t now = im_loop_now_ms(l->loop);
+
+	if (now - f->made_ms >= LINK_LATE_MS)
+		l->late_ms = now;
+}
+
+int64_t link_late_ms(struct link *l)
+{
+	if (l->first)
+		note_late(l, l->first);
+	return l->late_ms;
+}
+
 static void on_out_done(struct link *l, uint64_t out_seq)
 {
 	while (l->first && !l->first->data && l->first->out_seq <= out_seq) {
@@ -524,6 +534,7 @@ static void on_out_done(struct link *l, uint64_t out_seq)
 		l->first = f->next;
 		if (!l->first)
 			l->last = NULL;
+		note_late(l, f);
 		l->sent -= f->weight;
 		l->pending -= f->weight;
 		free(f);

@@ -25,6 +25,7 @@ struct link_events {
 	void (*control)(void *arg, const Im__Bus__Control *c);
 	void (*signal)(void *arg, const Im__Bus__Signal *s);
 	void (*drained)(void *arg);     /* link_pending fell below LINK_WINDOW again */
+	void (*failed)(void *arg, const char *why); /* what cannot be repaired on this connection: the process must end */
 };
 
 /* What the plugin is told at hello: fills at most `cap` marks of this node, returns how many there are. */
@@ -49,6 +50,11 @@ void link_deliver(struct link *l, const char *topic, size_t topic_len, const voi
 		  const Im__Bus__Properties *props, const uint64_t *qos1, size_t n_qos1, const uint64_t *qos0, size_t n_qos0);
 /* Bytes given and not yet expanded by the plugin. Catch-up pauses above LINK_WINDOW; live delivery goes on. */
 size_t link_pending(const struct link *l);
+/*
+ * The loop's time at which something given here was last seen to wait for the plugin longer than it should;
+ * 0 = never. What was given before that moment reached its client at that moment at the earliest.
+ */
+int64_t link_late_ms(struct link *l);
 #define LINK_WINDOW (8u << 20) /* twice what the plugin expands in one turn of the broker's loop */
 
 void link_kick(struct link *l, uint64_t session, const char *reason);

@@ -82,6 +82,11 @@ static void on_drained(void *arg)
 	delivery_resume(o->delivery);
 }
 
+static void on_link_failed(void *arg, const char *why)
+{
+	service_fail(((struct offline *)arg)->service, why);
+}
+
 static const struct link_events events = {
 	.reset = on_reset,
 	.slice = on_slice,
@@ -91,6 +96,7 @@ static const struct link_events events = {
 	.control = on_control,
 	.signal = on_signal,
 	.drained = on_drained,
+	.failed = on_link_failed,
 };
 
 /* ---- the inbox's */
