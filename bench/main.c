@@ -43,6 +43,7 @@ static uint64_t received, counted, pubacks, acks;
 static struct histogram latencies;
 static int64_t count_from, count_to, last_seen_ms;
 static char *payload;
+static bool connect_only;
 
 static void die(const char *what)
 {
@@ -183,7 +184,7 @@ static void ev_up(struct client *c, bool present)
 		client_subscribe(c, topic, 1);
 	} else if (s->receiver) {
 		client_subscribe(c, "im/v1/in/#", 1);
-	} else if (o.im) {
+	} else if (o.im && !connect_only) {
 		client_subscribe(c, "im/v1/in/ack", 1);
 	} else {
 		s->ready = true;
@@ -468,6 +469,7 @@ static void scenario_connect(bool hold)
 	int64_t start, end;
 	char c;
 
+	connect_only = true;
 	receivers = sides(o.count, 0, "c", hold);
 	start = im_clock_mono_us();
 	end = im_clock_mono_ms() + 5 * STALL_MS;
