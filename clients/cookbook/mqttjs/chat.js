@@ -70,6 +70,12 @@ async function chat(url, protocolVersion, name) {
   seen = [];
   client = await connect();
   await acknowledge(client, await expect('caught up', inbox, says(`while away ${run}`)));
+
+  seen = [];
+  client.stream.destroy(); // the network fails: the library comes back by itself, and the session still knows its subscription
+  await expect('reconnected', 'im/v1/in/evt/welcome');
+  await send(client, peer, `${run}-4`, `still here ${run}`);
+  await acknowledge(client, await expect('received', inbox, says(`still here ${run}`)));
   await client.endAsync();
   say('done', '');
 }

@@ -2,6 +2,7 @@
 """A short chat with Paho Python 1.6 or 2.1 (Debian's python3-paho-mqtt). README.md in the parent folder tells the steps."""
 import json
 import os
+import socket
 import sys
 import threading
 import time
@@ -88,6 +89,13 @@ client = connect()
 m = expect("caught up", inbox, says("while away " + run))
 cursor = [{"conv": m["conv"], "delivered": m["seq"], "read": m["seq"]}]
 client.publish("im/v1/ack", json.dumps(cursor), qos=1).wait_for_publish(15)
+
+with news:
+    seen.clear()
+client.socket().shutdown(socket.SHUT_RDWR)  # the network fails: the library comes back by itself, on_connect subscribes again
+expect("reconnected", "im/v1/in/evt/welcome", lambda p: True)
+send(client, peer, run + "-4", "still here " + run)
+expect("received", inbox, says("still here " + run))
 client.disconnect()
 client.loop_stop()
 print("done")
