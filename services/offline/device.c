@@ -208,20 +208,36 @@ void reader_plan(struct delivery *d, struct reader *r)
 		due_plan(d, &r->due, DUE_READER, at);
 }
 
+/*
+ * What has waited in the link for a broker that stood still has not been with its client, whatever the clock
+ * says: a settle period begins when the plugin has worked it off.
+ */
+static int64_t settles_from(struct delivery *d, int64_t settle_ms)
+{
+	int64_t late = link_late_ms(d->link);
+
+	return late ? late + settle_ms : 0;
+}
+
 void reader_due(struct delivery *d, struct reader *r)
 {
 	struct session *s = r->device->session;
 	struct cursor_rules rules;
-	int64_t now = delivery_now(d);
+	int64_t now = delivery_now(d), due, settles_at;
 
 	if (!s)
 		return;
 	session_rules(d, s, &rules);
-	if (cursor_settle(&r->cursor, now, &rules))
+	settles_at = settles_from(d, rules.settle_ms);
+	if (now >= settles_at && cursor_settle(&r->cursor, now, &rules))
 		reader_moved(d, r);
 	if (cursor_repeat(&r->cursor, now, &rules))
 		catchup_repeat(d, s, r);
-	reader_plan(d, r);
+	due = cursor_due(&r->cursor);
+	if (due && now < settles_at)
+		due_plan(d, &r->due, DUE_READER, settles_at);
+	else
+		reader_plan(d, r);
 }
 
 /* ---- what goes to the store */
@@ -701,8 +717,8 @@ static void on_loaded(void *arg, enum im_status st)
 	dev->loaded = true;
 	if (!known) {
 		im_log(IM_LOG_INFO, "evt=device_new user=%s client=%s named=%d", dev->account->name, dev->client_id, dev->named);
+		device_flush(d); /* its beginning first: known without it, it would begin at the first message */
 		save(d, dev, true);
-		device_flush(d);
 	}
 	if (dev->session) {
 		dev->session->refusals_asked = true;

@@ -121,10 +121,13 @@ void owed_send(struct delivery *d, struct session *s)
 void owed_settle(struct delivery *d, struct session *s, int64_t now)
 {
 	struct debt **link = s->owed ? &s->owed->first : NULL;
+	int64_t late = link ? link_late_ms(d->link) : 0, wait = s->codec ? session_settle_ms(s) : OWED_SETTLE_MS;
 
 	while (link && *link) {
 		struct debt *b = *link;
 
+		if (late && b->settles_at && b->settles_at < late + wait)
+			b->settles_at = late + wait; /* it waited for a plugin that stood still */
 		if (!b->settles_at || b->settles_at > now) {
 			link = &b->next;
 			continue;

@@ -92,6 +92,37 @@ static void second_device_begins_where_the_furthest_is(void **state)
 	assert_string_equal(got(3, "u/bob"), "4");
 }
 
+/* Else a crash between the two would leave a device that is known and begins at the first message. */
+static void a_new_device_is_known_only_with_its_beginning(void **state)
+{
+	(void)state;
+	connect_live(1, "alice", "alice:phone");
+	for (int i = 0; i < 3; i++)
+		world_say(AB, "bob", "bob:pc", 0, "hello");
+	world_pass_ms(100000);
+	world_settle();
+	world_connect(2, "alice", "alice:pad", IM_CODEC_JSON, "im/v1/in/#");
+	while (!world_device("alice", "alice:pad", NULL))
+		assert_true(world_step());
+	assert_int_equal(world_cursor("alice", "alice:pad", AB), 3);
+}
+
+/* What waited in the link for a broker that did not run has not been with its client. */
+static void nothing_settles_that_waited_for_the_plugin(void **state)
+{
+	(void)state;
+	connect_live(1, "alice", "alice:phone");
+	world_say(AB, "bob", "bob:pc", 0, "one");
+	world_pass_ms(90000);
+	world.late_ms = im_loop_now_ms(NULL); /* it stood still until now */
+	world_pass_ms(90000);
+	world_settle();
+	assert_int_equal(world_cursor("alice", "alice:phone", AB), 0);
+	world_pass_ms(10000);
+	world_settle();
+	assert_int_equal(world_cursor("alice", "alice:phone", AB), 1);
+}
+
 static void unsettled_messages_come_again_and_settled_ones_do_not(void **state)
 {
 	(void)state;
@@ -656,6 +687,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(first_device_begins_at_the_first_message_then_goes_live),
 		T(second_device_begins_where_the_furthest_is),
+		T(a_new_device_is_known_only_with_its_beginning),
+		T(nothing_settles_that_waited_for_the_plugin),
 		T(unsettled_messages_come_again_and_settled_ones_do_not),
 		T(takeover_gives_the_device_to_the_newer_session),
 		T(sender_gets_ack_here_and_sent_elsewhere),

@@ -159,6 +159,12 @@ size_t link_pending(const struct link *l)
 	return world.pending;
 }
 
+int64_t link_late_ms(struct link *l)
+{
+	(void)l;
+	return world.late_ms;
+}
+
 void link_kick(struct link *l, uint64_t session, const char *reason)
 {
 	(void)l;

@@ -29,6 +29,7 @@ struct world {
 	unsigned deliveries;      /* calls of link_deliver: encodings */
 	unsigned kicks;
 	size_t pending;           /* what link_pending says */
+	int64_t late_ms;          /* what link_late_ms says */
 	uint64_t roster_version;
 	bool fail_reads;
 };
