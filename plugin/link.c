@@ -25,6 +25,8 @@
 #define LINK_FRAMES_TURN 4u             /* frames sent in one turn: a megabyte of slices, so that clients get their turn too */
 #define LINK_SESSIONS_FRAME 256u        /* sessions described in one frame after a hello */
 #define LINK_PARTS (1u << 20)           /* bytes of controls, signals and answers noted in one turn; more signals are passing anyway */
+#define LINK_PART_COST 64u              /* of a signal beyond its payload: names, handle, tags */
+#define LINK_UNHEARD (8u << 20)         /* bytes of controls and signals sent since the service was last heard: a hung one is not buried in them */
 #define LINK_OUT_QUEUE (64u << 20)      /* bytes of frames not yet expanded: catch-up stops at 8 MiB, live deliveries go on; more is a breach */
 #define LINK_EPOCHS 8u                  /* epochs with something in flight; a further one waits */
 #define LINK_MARKS 4096u                /* epochs in a hello; they pile up only if the service never forgets any */
@@ -54,6 +56,7 @@ struct link {
 	size_t n_handles, handles_at, cap_handles, first_handles;
 	struct frame *head, **tail;
 	size_t queued;
+	size_t unheard;                  /* bytes of controls and signals since its last frame */
 	uint64_t out_seq, out_done, out_done_sent, roster_sent;
 	Im__Bus__Confirm *marks;
 	size_t n_marks;
@@ -75,7 +78,7 @@ static void forget_frames(struct link *l)
 		frame_free(f);
 	}
 	l->tail = &l->head;
-	l->queued = 0;
+	l->queued = l->unheard = 0;
 }
 
 /* Nothing of an old connection counts. */
@@ -187,7 +190,7 @@ static void add_part(struct link *l, const Im__Bus__FromPlugin *part)
 /* False: it is passing, or its asker asks again; there is no room for it in this turn. */
 static bool has_room(const struct link *l, size_t len)
 {
-	return l->up && len <= LINK_PARTS && l->parts.len <= LINK_PARTS - len;
+	return l->up && len <= LINK_PARTS && l->parts.len <= LINK_PARTS - len && l->unheard <= LINK_UNHEARD;
 }
 
 static void note_handle(struct link *l, uint64_t handle)
@@ -242,6 +245,7 @@ void link_control(struct link *l, const struct session *asker, const void *json,
 	control.json = (ProtobufCBinaryData){len, (uint8_t *)(uintptr_t)json};
 	part.control = list;
 	part.n_control = 1;
+	l->unheard += len;
 	add_part(l, &part);
 }
 
@@ -261,6 +265,7 @@ void link_signal(struct link *l, const struct session *from, const char *conv, s
 	signal.payload = (ProtobufCBinaryData){len, (uint8_t *)(uintptr_t)payload};
 	part.signals = list;
 	part.n_signals = 1;
+	l->unheard += len + LINK_PART_COST;
 	add_part(l, &part);
 }
 
@@ -280,6 +285,7 @@ void link_frame(struct link *l, const void *data, size_t len)
 		return;
 	}
 	l->stats.frames_in++;
+	l->unheard = 0;
 	l->queued += len;
 	*l->tail = f;
 	l->tail = &f->next;
@@ -636,10 +642,14 @@ static void send_turn(struct link *l)
 
 static void end_connection(struct link *l)
 {
+	char *service = l->service;
+
 	im_log(IM_LOG_ERROR, "evt=service_kicked client=%s reason=\"%s\" note=\"it connects again and starts from its last durable position\"",
 	       l->service, l->breach);
-	broker_kick(l->service, false);
+	l->service = NULL; /* ours while the kick tells that it is gone */
 	forget_connection(l); /* what still comes on the old connection finds no service */
+	broker_kick(service, false);
+	free(service);
 }
 
 void link_tick(struct link *l)
