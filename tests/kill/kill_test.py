@@ -280,6 +280,10 @@ def main():
         print(f"{verdict}: {sentence}")
     good = not found and resolved and history.rows and not history.refused
     instance.stop()
+    reports = instance.sanitizer_reports()
+    if reports:
+        print(reports)
+        good = False
     if not a.keep and good:
         instance.remove()
     else:
