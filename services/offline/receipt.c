@@ -242,6 +242,7 @@ struct tally_row {
 	char conv[IM_CONV_MAX];
 	uint64_t last, read;
 	int64_t ts;
+	bool left;               /* a group that is only remembered */
 };
 
 struct tally {
@@ -305,12 +306,34 @@ void receipt_forget(struct delivery *d, struct account *a)
 		d->badges_ready = d->n_badges;
 }
 
+/* What of a group may be seen: the last stay counts. False: nothing. */
+static bool clip_to_stay(const struct tally *t, struct tally_row *r)
+{
+	const struct roster_stay *stay;
+	size_t n;
+
+	if (!im_conv_is_group(r->conv))
+		return true;
+	n = roster_stays(t->d->roster, r->conv + 2, t->user, &stay);
+	if (n == 0)
+		return false;
+	stay += n - 1;
+	r->left = stay->to_seq != 0;
+	if (r->left && r->last > stay->to_seq)
+		r->last = stay->to_seq;
+	if (r->read + 1 < stay->from_seq)
+		r->read = stay->from_seq - 1;
+	return true;
+}
+
 static void on_tally_row(void *arg, const struct store_conversation *c)
 {
 	struct tally *t = arg;
 	struct tally_row *rows;
 	size_t cap;
 
+	if (!t->d)
+		return;
 	if (t->n == t->cap) {
 		cap = t->cap ? t->cap * 2 : 16;
 		rows = realloc(t->rows, cap * sizeof *rows);
@@ -319,10 +342,10 @@ static void on_tally_row(void *arg, const struct store_conversation *c)
 		t->rows = rows;
 		t->cap = cap;
 	}
-	(void)snprintf(t->rows[t->n].conv, IM_CONV_MAX, "%s", c->conv);
-	t->rows[t->n].last = c->last_seq;
-	t->rows[t->n].read = c->read;
-	t->rows[t->n++].ts = c->last_ts;
+	rows = &t->rows[t->n];
+	*rows = (struct tally_row){ .last = c->last_seq, .read = c->read, .ts = c->last_ts };
+	(void)snprintf(rows->conv, IM_CONV_MAX, "%s", c->conv);
+	t->n += clip_to_stay(t, rows);
 }
 
 static void tally_free(struct tally *t)
@@ -434,7 +457,7 @@ static void tally_next(struct tally *t)
 	while (t->at < t->n && t->counted < TALLY_CONVERSATIONS) {
 		const struct tally_row *r = &t->rows[t->at++];
 
-		if (r->last <= r->read)
+		if (r->left || r->last <= r->read)
 			continue;
 		store_unread(t->d->store, t->user, r->conv, r->read, on_unread, t);
 		return;

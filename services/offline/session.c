@@ -377,6 +377,8 @@ static void session_filters_changed(struct delivery *d, struct session *s)
 	if (acks != (s->acks_since_ms != 0))
 		s->acks_since_ms = acks ? im_clock_wall_ms() : 0;
 	if (!s->codec) {
+		if (s->device)
+			device_cover(s->device); /* the last filter is gone: nothing is taken, so nothing passes (invariant 8) */
 		if (!s->refusals_asked && !s->owed)
 			due_plan(d, &s->due, DUE_SESSION, delivery_now(d) + 1000); /* most subscribe within a second */
 		return;

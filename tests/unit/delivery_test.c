@@ -323,6 +323,60 @@ static void badge_follows_messages_and_reading(void **state)
 	assert_string_equal(p->payload, "{\"unread\":0,\"more\":false,\"conversations\":0}");
 }
 
+static const struct packet *badge_now(void)
+{
+	const struct packet *p = NULL;
+
+	for (int i = 0; i < 3; i++) {
+		world_pass_ms(1000);
+		world_settle();
+	}
+	for (size_t i = 0; i < world.n_packets; i++)
+		if (strcmp(world.packets[i].topic, "im/v1/in/state/badge") == 0)
+			p = &world.packets[i];
+	return p;
+}
+
+/* Neither what was said before one came nor what is said after one has gone. */
+static void the_badge_counts_what_may_be_seen(void **state)
+{
+	(void)state;
+	world_member("team", "bob", 1, 0);
+	for (int i = 0; i < 5; i++)
+		world_say("g/team", "bob", "bob:pc", 0, "before");
+	world_member("team", "alice", 6, 0);
+	connect_live(1, "alice", "alice:phone");
+	world_say("g/team", "bob", "bob:pc", 0, "welcome");
+	assert_string_equal(badge_now()->payload, "{\"unread\":1,\"more\":false,\"conversations\":1}");
+	world_member("team", "alice", 6, 6);
+	world_say("g/team", "bob", "bob:pc", 0, "after");
+	world_say(AB, "bob", "bob:pc", 0, "and in private");
+	assert_string_equal(badge_now()->payload, "{\"unread\":1,\"more\":false,\"conversations\":1}");
+	assert_non_null(strstr(world_packet(1, "im/v1/in/state/conversations", 0)->payload, "g/team"));
+	world_connect(2, "alice", "alice:pad", IM_CODEC_JSON, ALL);
+	world_settle();
+	(void)badge_now();
+	assert_non_null(strstr(world_packet(2, "im/v1/in/state/conversations", 0)->payload, "\"conv\":\"g/team\",\"last\":6"));
+}
+
+/* It stays connected for its requests, say, and comes back to its inbox later. */
+static void what_comes_while_no_filter_is_left_waits(void **state)
+{
+	(void)state;
+	connect_live(1, "alice", "alice:phone");
+	world_say(AB, "bob", "bob:pc", 0, "one");
+	world_pass_ms(100000);
+	world_settle();
+	world_connect(1, "alice", "alice:phone", IM_CODEC_NONE, ""); /* the same session, without filters */
+	world_say(AB, "bob", "bob:pc", 0, "two");
+	world_pass_ms(300000);
+	world_settle();
+	assert_int_equal(world_cursor("alice", "alice:phone", AB), 1);
+	world_connect(1, "alice", "alice:phone", IM_CODEC_JSON, ALL);
+	world_settle();
+	assert_string_equal(got(1, "u/bob"), "1 2");
+}
+
 static void members_see_their_stays_only(void **state)
 {
 	(void)state;
@@ -699,6 +753,8 @@ int main(void)
 		T(acking_survives_the_connection),
 		T(receipts_come_from_acks_only),
 		T(badge_follows_messages_and_reading),
+		T(the_badge_counts_what_may_be_seen),
+		T(what_comes_while_no_filter_is_left_waits),
 		T(members_see_their_stays_only),
 		T(silent_budget_pauses_and_goes_on),
 		T(full_link_pauses_catch_up_but_not_live),
