@@ -19,6 +19,7 @@
 
 #define STAMP "t=%016" PRIx64 ";"
 #define STAMP_LEN 19
+#define FAN_WINDOW 4
 #define STALL_MS 60000 /* nothing arrived for so long: give up */
 
 struct options {
@@ -130,7 +131,7 @@ static int64_t stamp_of(const uint8_t *p, size_t len)
 	return -1;
 }
 
-static void (*on_received)(struct side *s);
+static void (*on_received)(struct side *s, int64_t stamp);
 
 static void count_acks(const uint8_t *p, size_t len)
 {
@@ -169,7 +170,7 @@ static void ev_received(struct client *c, const char *topic, size_t topic_len, c
 		histogram_add(&latencies, (uint64_t)(now > stamp ? now - stamp : 0));
 	}
 	if (on_received)
-		on_received(s);
+		on_received(s, stamp);
 }
 
 static void ev_up(struct client *c, bool present)
@@ -307,8 +308,9 @@ static void print_latencies(void)
 
 /* ---------------------------------------------------------------- scenarios */
 
-static void pairs_on_received(struct side *s)
+static void pairs_on_received(struct side *s, int64_t stamp)
 {
+	(void)stamp;
 	send_next(s->pair);
 }
 
@@ -371,32 +373,41 @@ static void scenario_rate(void)
 	printf("}\n");
 }
 
-static unsigned fan_got, fan_open;
+/* Group messages under way, found by their stamps. */
+static struct { int64_t stamp; unsigned got; } fan[FAN_WINDOW];
+static unsigned fan_open;
 static struct histogram fan_times;
-static int64_t fan_sent_us;
 
-static void fan_send(void)
+static void fan_send(unsigned slot)
 {
-	fan_got = 0;
-	fan_sent_us = im_clock_mono_us();
-	send_one(0, o.im ? "im/v1/to/g/bench" : "bench/group", fan_sent_us);
+	static int64_t last;
+	int64_t now = im_clock_mono_us();
+
+	last = now > last ? now : last + 1; /* no two alike */
+	fan[slot].stamp = last;
+	fan[slot].got = 0;
+	send_one(0, o.im ? "im/v1/to/g/bench" : "bench/group", last);
 	client_flush(senders[0].client);
 }
 
-static void fan_on_received(struct side *s)
+static void fan_on_received(struct side *s, int64_t stamp)
 {
+	unsigned slot = 0;
+
 	(void)s;
-	if (++fan_got % n_receivers != 0)
+	while (slot < FAN_WINDOW && fan[slot].stamp != stamp)
+		slot++;
+	if (slot == FAN_WINDOW || ++fan[slot].got < n_receivers)
 		return;
 	if (im_clock_mono_us() >= count_from)
-		histogram_add(&fan_times, (uint64_t)(im_clock_mono_us() - fan_sent_us));
+		histogram_add(&fan_times, (uint64_t)(im_clock_mono_us() - stamp));
 	if (im_clock_mono_us() < count_to)
-		fan_send();
+		fan_send(slot);
 	else
-		fan_open = 0;
+		fan_open--;
 }
 
-/* One sender, `count` receivers of a group; the next message goes when all have the last one. */
+/* One sender, `count` receivers of a group, four messages under way: the next goes when all have one of them. */
 static void scenario_fanout(void)
 {
 	pairs_make(1, o.count);
@@ -411,8 +422,9 @@ static void scenario_fanout(void)
 	settle();
 	window_set();
 	on_received = fan_on_received;
-	fan_open = 1;
-	fan_send();
+	fan_open = FAN_WINDOW;
+	for (unsigned i = 0; i < FAN_WINDOW; i++)
+		fan_send(i);
 	while (fan_open) {
 		if (client_loop_turn(loop, 100) < 0 || im_clock_mono_us() > count_to + (int64_t)STALL_MS * 1000)
 			die("a group message does not reach everybody");
