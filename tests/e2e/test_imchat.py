@@ -147,11 +147,12 @@ def test_services_down_shows_sent_until_they_are_back(im):
     assert alice.leaves() == 0
 
 
-def read_until(fd, word, seconds=WAIT_S):
-    got, deadline = b"", time.monotonic() + seconds
-    while word not in got:
+def read_until(fd, *words):
+    """What the terminal shows until all the words were there."""
+    got, deadline = b"", time.monotonic() + WAIT_S
+    while not all(w in got for w in words):
         ready, _, _ = select.select([fd], [], [], max(0, deadline - time.monotonic()))
-        assert ready, f"{word} not in {got.decode(errors='replace')}"
+        assert ready, f"{words} not in {got.decode(errors='replace')}"
         got += os.read(fd, 65536)
     return got
 
@@ -165,8 +166,7 @@ def test_terminal_asks_for_the_password_unseen_and_shows_a_prompt(im):
         read_until(fd, b"password: ")
         time.sleep(0.2)  # echo is switched off right behind the prompt
         os.write(fd, im.users["alice"].encode() + b"\n")
-        text = read_until(fd, b"--- u/bob")
-        text += read_until(fd, b"u/bob> ")
+        text = read_until(fd, b"--- u/bob", b"u/bob> ")
         assert im.users["alice"].encode() not in text
         assert b"\033[36m* connected as alice" in text
         os.write(fd, b"typed by hand\n")
