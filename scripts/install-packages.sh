@@ -28,11 +28,8 @@ broker_is_right() {
 as_root() {
 	if [ "$(id -u)" = 0 ]; then
 		env DEBIAN_FRONTEND=noninteractive "$@"
-	elif command -v sudo >/dev/null; then
-		sudo env DEBIAN_FRONTEND=noninteractive "$@"
 	else
-		say "packages are missing, and this is neither root nor is there sudo. As root: $*"
-		exit 1
+		sudo env DEBIAN_FRONTEND=noninteractive "$@"
 	fi
 }
 
@@ -107,11 +104,15 @@ broker_missing=
 broker_is_right || broker_missing=yes
 [ ${#missing[@]} -gt 0 ] || [ -n "$broker_missing" ] || exit 0
 
+say "missing: ${missing[*]}${broker_missing:+ ${broker[*]} (>= $mosquitto_least)}"
+if [ "$(id -u)" != 0 ] && ! command -v sudo >/dev/null; then
+	say "this is neither root nor is there sudo; as root: $(readlink -f "$0") $1"
+	exit 1
+fi
 had_broker=
 ! installed mosquitto || had_broker=yes
 trap unguard_services EXIT
 guard_services
-say "missing: ${missing[*]} ${broker_missing:+mosquitto >= $mosquitto_least}"
 as_root apt-get update -q
 [ -z "$broker_missing" ] || install_broker
 [ ${#missing[@]} -eq 0 ] || as_root apt-get install -qy --no-install-recommends "${missing[@]}"
