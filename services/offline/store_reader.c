@@ -12,7 +12,7 @@ struct store_reader {
 	bool running;
 	pthread_mutex_t mutex;
 	pthread_cond_t given;
-	struct read_queue waiting, done;
+	struct read_queue lookups, waiting, done;
 	bool stop;
 };
 
@@ -289,7 +289,7 @@ static void *reader_thread(void *arg)
 	for (;;) {
 		struct store_read *r;
 
-		while (!(r = read_queue_take(&rd->waiting)) && !rd->stop)
+		while (!(r = read_queue_take(&rd->lookups)) && !(r = read_queue_take(&rd->waiting)) && !rd->stop)
 			pthread_cond_wait(&rd->given, &rd->mutex);
 		if (!r)
 			break;
@@ -308,7 +308,7 @@ static void *reader_thread(void *arg)
 void store_reader_give(struct store_reader *rd, struct store_read *r)
 {
 	pthread_mutex_lock(&rd->mutex);
-	read_queue_put(&rd->waiting, r);
+	read_queue_put(r->kind == READ_LOOKUP ? &rd->lookups : &rd->waiting, r);
 	pthread_cond_signal(&rd->given);
 	pthread_mutex_unlock(&rd->mutex);
 }
@@ -333,6 +333,7 @@ enum im_status store_reader_open(const char *path, reader_wake_fn *wake, void *a
 		return im_fail(err, IM_FAILED, "out of memory");
 	rd->wake = wake;
 	rd->arg = arg;
+	read_queue_init(&rd->lookups);
 	read_queue_init(&rd->waiting);
 	read_queue_init(&rd->done);
 	pthread_mutex_init(&rd->mutex, NULL);

@@ -1,4 +1,7 @@
-/* The reader: a thread with its own connection that brings what the rows know. */
+/*
+ * The reader: a thread with its own connection that brings what the rows know. Lookups go first: every new
+ * message waits for one, and a thousand devices that come back at once should not be in its way.
+ */
 #ifndef OFFLINE_STORE_READER_H
 #define OFFLINE_STORE_READER_H
 

@@ -506,6 +506,50 @@ static void a_damaged_database_and_a_missing_folder_are_named(void **state)
 	im_loop_destroy(f.loop);
 }
 
+struct many {
+	unsigned left, left_at_lookup;
+};
+
+static void on_read(void *arg, enum im_status st)
+{
+	assert_int_equal(st, IM_OK);
+	((struct many *)arg)->left--;
+}
+
+static void on_looked_up(void *arg, enum im_status st)
+{
+	struct many *m = arg;
+
+	m->left_at_lookup = m->left;
+	on_read(arg, st);
+}
+
+static void on_ignored(void *arg, struct message *m)
+{
+	(void)arg;
+	(void)m;
+}
+
+static void a_lookup_does_not_wait_for_pages(void **state)
+{
+	struct store_range range = { .conv = conv, .limit = 500 };
+	struct store_lookup_conv c = { .conv = "u/bob:carol" };
+	struct run r = { .way = ROWS };
+	struct many m = { 0 };
+
+	(void)state;
+	fixture_open(&r.f, "sqlite");
+	write_messages(&r, 500);
+	settle(&r);
+	for (int i = 0; i < 400; i++, m.left++)
+		store_history(r.f.store, &range, on_ignored, on_read, &m);
+	m.left++;
+	store_lookup(r.f.store, &c, 1, NULL, 0, on_looked_up, &m);
+	run_until_zero(&r.f, &m.left);
+	assert_true(m.left_at_lookup > 50);
+	fixture_close(&r.f);
+}
+
 struct answered {
 	unsigned *left;
 	enum im_status st;
@@ -709,9 +753,10 @@ static void keep_promise(void **state)
 int main(void)
 {
 	static const char *const ways[] = { "memory", "tail", "rows" };
-	struct CMUnitTest tests[3 * PROMISES + 3] = {
+	struct CMUnitTest tests[3 * PROMISES + 4] = {
 		[3 * PROMISES] = cmocka_unit_test(an_open_store_is_not_opened_twice),
 		[3 * PROMISES + 1] = cmocka_unit_test(a_damaged_database_and_a_missing_folder_are_named),
+		[3 * PROMISES + 3] = cmocka_unit_test(a_lookup_does_not_wait_for_pages),
 		[3 * PROMISES + 2] = cmocka_unit_test(an_append_is_there_as_a_whole_or_not_at_all),
 	};
 	static char names[3 * PROMISES][96];
