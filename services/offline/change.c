@@ -299,3 +299,16 @@ void change_answer(struct call *call, bool pending)
 		json_object_set_new(result, "pending", json_true());
 	call_ok(call, result);
 }
+
+static void kick(void *arg, const struct delivery_session_info *s)
+{
+	struct call *call = arg;
+
+	link_kick(call->env->link, s->handle, call->command->name);
+}
+
+void change_end_sessions(struct call *call, bool pending)
+{
+	delivery_each_session(call->env->delivery, call_text(call, "user"), kick, call);
+	change_answer(call, pending);
+}

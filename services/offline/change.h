@@ -33,5 +33,7 @@ typedef void change_done_fn(struct call *call, bool pending);
 void change_commit(struct call *call, struct change *c, change_done_fn *done);
 /* The usual end: {} or {"pending":true} joined into call->result, if there is one. */
 void change_answer(struct call *call, bool pending);
+/* The same after ending the connections of the command's user: whoever may still log in comes back at once. */
+void change_end_sessions(struct call *call, bool pending);
 
 #endif

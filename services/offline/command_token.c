@@ -98,7 +98,7 @@ static void revoke_in_lane(struct call *call)
 		return;
 	}
 	call->result = json_pack("{s:I}", "revoked", (json_int_t)revoked);
-	change_commit(call, &c, change_answer);
+	change_commit(call, &c, change_end_sessions);
 }
 
 void command_token_revoke(struct call *call)

@@ -20,13 +20,6 @@ static void wipe(json_t *object)
 		sodium_memzero((char *)json_string_value(password), json_string_length(password));
 }
 
-static void kick(void *arg, const struct delivery_session_info *s)
-{
-	struct call *call = arg;
-
-	link_kick(call->env->link, s->handle, call->command->name);
-}
-
 /* ---- add, password */
 
 struct hashed {
@@ -106,7 +99,7 @@ static void password_in_lane(struct call *call)
 	u = change_user(&c, call->env->roster, call_text(call, "user"));
 	if (u != NULL)
 		change_set(&c, &u->password, h->hash);
-	change_commit(call, &c, change_answer);
+	change_commit(call, &c, change_end_sessions);
 }
 
 void command_user_password(struct call *call)
@@ -135,12 +128,6 @@ void command_user_title(struct call *call)
 	call_enter_lane(call, title_in_lane);
 }
 
-static void disable_done(struct call *call, bool pending)
-{
-	delivery_each_session(call->env->delivery, call_text(call, "user"), kick, call);
-	change_answer(call, pending);
-}
-
 static void disable_in_lane(struct call *call)
 {
 	bool disable = call->command->run == command_user_disable;
@@ -152,7 +139,7 @@ static void disable_in_lane(struct call *call)
 	u = change_user(&c, call->env->roster, call_text(call, "user"));
 	if (u != NULL)
 		u->disabled = disable;
-	change_commit(call, &c, disable ? disable_done : change_answer);
+	change_commit(call, &c, disable ? change_end_sessions : change_answer);
 }
 
 void command_user_disable(struct call *call)
@@ -235,7 +222,7 @@ static void remove_user_itself(struct call *call)
 		while (u->n_tokens > 0)
 			im__bus__token__free_unpacked(u->tokens[--u->n_tokens], NULL);
 	}
-	change_commit(call, &rm->change, disable_done);
+	change_commit(call, &rm->change, change_end_sessions);
 }
 
 struct heir {

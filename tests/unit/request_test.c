@@ -248,6 +248,19 @@ static void removed_user_has_left_everything(void **state)
 	assert_false(roster_is_member(fake.roster, "a", "alice"));
 }
 
+/* Which credential a connection was opened with is not known here: all end, and who may comes back. */
+static void what_no_longer_logs_in_is_not_left_connected(void **state)
+{
+	(void)state;
+	add_users();
+	do_ok("{\"command\":\"user.password\",\"user\":\"alice\",\"password\":\"another one\"}");
+	assert_int_equal(fake.kicks, 1);
+	do_ok("{\"command\":\"token.issue\",\"users\":[\"alice\"]}");
+	assert_int_equal(fake.kicks, 1);
+	do_ok("{\"command\":\"token.revoke\",\"user\":\"alice\"}");
+	assert_int_equal(fake.kicks, 2);
+}
+
 static void group_of_a_removed_owner_has_a_new_one(void **state)
 {
 	(void)state;
@@ -578,6 +591,7 @@ int main(void)
 		T(group_has_a_largest_size),
 		T(group_keeps_an_owner),
 		T(removed_user_has_left_everything),
+		T(what_no_longer_logs_in_is_not_left_connected),
 		T(group_of_a_removed_owner_has_a_new_one),
 		T(removed_group_may_be_made_again),
 		T(only_admins_command),
