@@ -145,8 +145,9 @@ static bool may_see_conv(struct call *call, const struct history *h)
 {
 	const char *name = call->conv + 2;
 
+	/* Those who were removed are still seen by what they wrote; a name that never was is a mistake. */
 	if (!im_conv_is_group(h->canonical))
-		return h->lookup.last_seq > 0 || call_user(call, name) != NULL;
+		return h->lookup.last_seq > 0 || (call_user(call, call_subject(call)) != NULL && call_user(call, name) != NULL);
 	if (roster_stays(call->env->roster, name, call_subject(call), &(const struct roster_stay *){NULL}) > 0)
 		return true;
 	if (call_group(call, name) != NULL)

@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <time.h>
 
 #define BATCH_ENTRIES 10000u  /* of one transaction: large enough that every page of the trees is written once for many rows */
@@ -13,7 +14,8 @@
 #define IDLE_MS 1000          /* with nothing to do it looks around so often */
 #define RETRY_MS 1000         /* after an error of the database */
 #define CONVS_KEPT 100000u    /* names with their numbers in memory, about 10 MB */
-#define WAL_PAGES 8192        /* 32 MiB: then a checkpoint is due */
+#define WAL_PAGES 1024        /* 4 MiB: then a checkpoint is due. The log shares the disk: behind 32 MiB its syncs waited half a second */
+#define NICENESS 5            /* rows are behind anyway; acks are not */
 #define CHECKPOINT_IDLE_MS 5000 /* ... or after so long, if log segments wait for it */
 #define PURGE_ROWS 10000      /* ids too old to matter, deleted with one transaction */
 
@@ -604,6 +606,7 @@ static void *index_thread(void *arg)
 	bool ok = true;
 
 	append_queue_init(&batch);
+	(void)setpriority(PRIO_PROCESS, 0, NICENESS); /* on Linux of this thread alone; a wish */
 	pthread_mutex_lock(&ix->mutex);
 	while (ok && (!ix->stop || ix->waiting.first) && (!ix->stop || im_clock_mono_ms() < ix->stop_by_ms)) {
 		wait_until(ix, im_clock_mono_ms() + (ix->waiting.first ? BATCH_DELAY_MS : IDLE_MS), true);
