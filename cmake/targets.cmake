@@ -22,11 +22,15 @@ function(im_library name)
   target_include_directories(${name} PUBLIC ${CMAKE_CURRENT_SOURCE_DIR}/..)
 endfunction()
 
+# What runs, without the tests: they need packages that scripts/run does not ask for.
+add_custom_target(programs)
+
 # im_program(name SOURCES ... USES ...)
 function(im_program name)
   cmake_parse_arguments(A "" "" "SOURCES;USES" ${ARGN})
   add_executable(${name} ${A_SOURCES})
   target_link_libraries(${name} PRIVATE im_flags ${A_USES})
+  add_dependencies(programs ${name})
 endfunction()
 
 # im_unit_test(name SOURCES ... USES ...): a cmocka program, known to ctest under its name.
