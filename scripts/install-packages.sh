@@ -83,13 +83,18 @@ need() {
 	done
 }
 
+# The runtime of clang's sanitizers and of its fuzzer has the version in its name.
+need_clang_runtime() {
+	local rt
+	rt=$(apt-cache depends clang 2>/dev/null | sed -n 's/.*Depends: clang-\([0-9]*\)$/libclang-rt-\1-dev/p' | head -1)
+	[ -z "$rt" ] || need "$rt"
+}
+
 case "${1:-}" in
 run) need "${run[@]}" ;;
 test)
 	need "${run[@]}" "${tests[@]}"
-	# The runtime of clang's sanitizers and of its fuzzer has the version in its name.
-	rt=$(apt-cache depends clang 2>/dev/null | sed -n 's/.*Depends: clang-\([0-9]*\)$/libclang-rt-\1-dev/p' | head -1)
-	[ -z "$rt" ] || need "$rt"
+	need_clang_runtime
 	# A Node.js that brings its own npm (not Debian's) conflicts with Debian's npm package.
 	command -v node >/dev/null || missing+=(nodejs)
 	command -v npm >/dev/null || missing+=(npm)
@@ -114,6 +119,7 @@ had_broker=
 trap unguard_services EXIT
 guard_services
 as_root apt-get update -q
+[ "$1" != test ] || need_clang_runtime # again: a fresh system knows no packages before its first update
 [ -z "$broker_missing" ] || install_broker
 [ ${#missing[@]} -eq 0 ] || as_root apt-get install -qy --no-install-recommends "${missing[@]}"
 if [ -z "$had_broker" ] && [ -d /run/systemd/system ]; then
