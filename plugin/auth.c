@@ -173,6 +173,10 @@ static enum auth_verdict check_client_id(const struct auth_view *v, const struct
 	if (session_claim(v->sessions, c->id, c->user) == SESSION_OF_OTHER)
 		return say(why, AUTH_REFUSE, "client_id_taken", "use another client id, best of all {user}:{device}",
 			   "client id %.128s is in use or has a stored session, by somebody else", c->id);
+	/* Of MQTT 5 the broker does not tell who wants a session to be kept: there it is our copy that gives way. */
+	if (!c->clean && c->protocol != 5 && !session_may_store(v->sessions, c->id, c->user))
+		return say(why, AUTH_REFUSE, "too_many_sessions", "use the same client ids again, or a clean session, which also ends a stored one",
+			   "user %s has as many stored sessions as one may have", c->user);
 	return AUTH_OURS;
 }
 

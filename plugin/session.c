@@ -12,7 +12,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "session_file.h"
+#include "session_kept.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -21,10 +21,6 @@
 
 /* Ended connections remembered for their delayed wills: beyond it the oldest will is not sent. */
 #define GONE_MAX 4096u
-/* Stored sessions: as many as a broker of this size could hold; beyond it filters are not kept over a restart. */
-#define KEPT_MAX 1000000u
-/* A stored session of MQTT 5 that may have ended at disconnect (its expiry is invisible) claims its id so long. */
-#define CLAIM_MS (24 * 3600 * 1000LL)
 
 struct entry {
 	struct session s; /* first: a session pointer is an entry pointer */
@@ -38,17 +34,6 @@ struct entry {
 	UT_hash_handle hh_context, hh_id, hh_handle;
 };
 
-struct kept {
-	char *client_id, *user;
-	const struct mosquitto *context; /* of the connection, or of the stored session */
-	enum im_codec codec;
-	bool sure;        /* the broker certainly keeps it (3.1.1 without clean session) */
-	int64_t seen_ms;  /* wall: last time it was connected */
-	struct session_filter *filters;
-	unsigned n_filters;
-	UT_hash_handle hh;
-};
-
 struct gone {
 	struct session_gone g;
 	const struct mosquitto *context;
@@ -57,179 +42,14 @@ struct gone {
 
 struct session_table {
 	struct entry *by_context, *by_id, *by_handle;
-	struct kept *kept;
+	struct kept_table *kept;
 	struct gone *gone;
-	struct session_file *file;
 	uint64_t next_handle;
 	uint64_t tick;
 	size_t ours;
 	unsigned kicks;   /* queued */
 	struct entry *unsettled; /* foreign ones of this turn */
 };
-
-/* ---- filters ---- */
-
-static void filters_free(struct session_filter *f, unsigned n)
-{
-	for (unsigned i = 0; i < n; i++)
-		free(f[i].filter);
-	free(f);
-}
-
-static bool filters_add(struct session_filter **f, unsigned *n, const char *filter, int qos)
-{
-	struct session_filter *more = realloc(*f, (*n + 1) * sizeof(*more));
-	char *copy;
-
-	if (!more)
-		return false;
-	*f = more;
-	copy = strdup(filter);
-	if (!copy)
-		return false;
-	more[*n] = (struct session_filter){ .filter = copy, .qos = (uint8_t)qos };
-	(*n)++;
-	return true;
-}
-
-static int filters_find(const struct session_filter *f, unsigned n, const char *filter)
-{
-	for (unsigned i = 0; i < n; i++)
-		if (strcmp(f[i].filter, filter) == 0)
-			return (int)i;
-	return -1;
-}
-
-static void filters_remove(struct session_filter *f, unsigned *n, unsigned i)
-{
-	free(f[i].filter);
-	f[i] = f[--*n];
-}
-
-/* "im/v1/{level}/..." -> its codec; what we stored was checked when it was granted. */
-static enum im_codec codec_of(const char *filter)
-{
-	struct im_filter f;
-
-	im_filter_parse(filter, &f);
-	return f.kind == IM_FILTER_INBOX ? f.codec : IM_CODEC_NONE;
-}
-
-/* ---- stored sessions ---- */
-
-static struct kept *kept_find(struct session_table *t, const char *client_id)
-{
-	struct kept *k;
-
-	HASH_FIND(hh, t->kept, client_id, strlen(client_id), k);
-	return k;
-}
-
-static void kept_free(struct kept *k)
-{
-	if (!k)
-		return;
-	filters_free(k->filters, k->n_filters);
-	free(k->client_id);
-	free(k->user);
-	free(k);
-}
-
-static struct kept *kept_add(struct session_table *t, const char *client_id, const char *user)
-{
-	struct kept *k;
-
-	if (HASH_CNT(hh, t->kept) >= KEPT_MAX)
-		return NULL;
-	k = calloc(1, sizeof(*k));
-	if (!k)
-		return NULL;
-	k->client_id = strdup(client_id);
-	k->user = strdup(user);
-	if (!k->client_id || !k->user) {
-		kept_free(k);
-		return NULL;
-	}
-	HASH_ADD_KEYPTR(hh, t->kept, k->client_id, strlen(k->client_id), k);
-	return k;
-}
-
-static void kept_describe(const struct kept *k, struct session_kept *out)
-{
-	*out = (struct session_kept){
-		.client_id = k->client_id, .user = k->user, .sure = k->sure, .seen_ms = k->seen_ms,
-		.filters = k->filters, .n_filters = k->n_filters,
-	};
-}
-
-static void kept_each(void *arg, session_kept_fn *fn, void *fn_arg)
-{
-	struct session_table *t = arg;
-	struct kept *k, *next;
-	struct session_kept row;
-
-	HASH_ITER(hh, t->kept, k, next) {
-		kept_describe(k, &row);
-		fn(fn_arg, &row);
-	}
-}
-
-static void kept_write(struct session_table *t, const struct kept *k)
-{
-	struct session_kept row;
-
-	kept_describe(k, &row);
-	session_file_put(t->file, &row, kept_each, t);
-}
-
-static void kept_remove(struct session_table *t, struct kept *k)
-{
-	HASH_DEL(t->kept, k);
-	session_file_remove(t->file, k->client_id, kept_each, t);
-	kept_free(k);
-}
-
-/* At start: one row of {dir}/sessions. */
-static void kept_load(void *arg, const struct session_kept *row)
-{
-	struct session_table *t = arg;
-	struct kept *k = kept_find(t, row->client_id);
-
-	if (k) {
-		HASH_DEL(t->kept, k);
-		kept_free(k);
-	}
-	if (row->removed)
-		return;
-	k = kept_add(t, row->client_id, row->user);
-	if (!k)
-		return;
-	k->sure = row->sure;
-	k->seen_ms = row->seen_ms;
-	for (unsigned i = 0; i < row->n_filters; i++) {
-		if (!filters_add(&k->filters, &k->n_filters, row->filters[i].filter, row->filters[i].qos))
-			return;
-		if (k->codec == IM_CODEC_NONE)
-			k->codec = codec_of(row->filters[i].filter);
-	}
-}
-
-/* Brings the stored copy up to the session's filters. */
-static void kept_follow(struct session_table *t, const struct session *s)
-{
-	struct kept *k = kept_find(t, s->client_id);
-
-	if (!k || k->context != s->context)
-		return;
-	filters_free(k->filters, k->n_filters);
-	k->filters = NULL;
-	k->n_filters = 0;
-	k->codec = s->codec;
-	for (unsigned i = 0; i < s->n_filters; i++)
-		if (!filters_add(&k->filters, &k->n_filters, s->filters[i].filter, s->filters[i].qos))
-			break;
-	kept_write(t, k);
-}
 
 /* ---- gone ---- */
 
@@ -291,7 +111,7 @@ enum im_status session_table_create(const char *dir, uint64_t epoch, struct sess
 	if (!t)
 		return im_fail(err, IM_FAILED, "out of memory");
 	t->next_handle = (epoch << 32) + 1;
-	st = session_file_open(dir, kept_load, kept_each, t, &t->file, err);
+	st = kept_open(dir, &t->kept, err);
 	if (st != IM_OK) {
 		session_table_destroy(t);
 		return st;
@@ -318,7 +138,6 @@ void session_free(struct session *s)
 void session_table_destroy(struct session_table *t)
 {
 	struct entry *e, *next;
-	struct kept *k, *next_kept;
 
 	if (!t)
 		return;
@@ -330,11 +149,7 @@ void session_table_destroy(struct session_table *t)
 	}
 	while (t->gone)
 		gone_remove(t, t->gone);
-	HASH_ITER(hh, t->kept, k, next_kept) {
-		HASH_DEL(t->kept, k);
-		kept_free(k);
-	}
-	session_file_close(t->file);
+	kept_close(t->kept);
 	free(t);
 }
 
@@ -380,7 +195,7 @@ struct session *session_by_client_id(struct session_table *t, const char *client
 enum session_claim session_claim(struct session_table *t, const char *client_id, const char *user)
 {
 	struct entry *e = find_id(t, client_id);
-	struct kept *k = kept_find(t, client_id);
+	struct kept *k = kept_find(t->kept, client_id);
 
 	if (e)
 		return strcmp(e->s.user, user) == 0 ? SESSION_OWN : SESSION_OF_OTHER;
@@ -388,14 +203,14 @@ enum session_claim session_claim(struct session_table *t, const char *client_id,
 		return SESSION_FREE;
 	if (strcmp(k->user, user) == 0)
 		return SESSION_OWN;
-	return k->sure || im_clock_wall_ms() - k->seen_ms < CLAIM_MS ? SESSION_OF_OTHER : SESSION_FREE;
+	return kept_claims(k) ? SESSION_OF_OTHER : SESSION_FREE;
 }
 
 bool session_holds_id(struct session_table *t, const char *client_id)
 {
-	struct kept *k = kept_find(t, client_id);
+	struct kept *k = kept_find(t->kept, client_id);
 
-	return session_by_client_id(t, client_id) || (k && (k->sure || im_clock_wall_ms() - k->seen_ms < CLAIM_MS));
+	return session_by_client_id(t, client_id) || (k && kept_claims(k));
 }
 
 bool session_taken_over(struct session_table *t, const struct session *s)
@@ -405,7 +220,7 @@ bool session_taken_over(struct session_table *t, const struct session *s)
 
 bool session_is_stored(struct session_table *t, const struct mosquitto *context, const struct broker_client *c)
 {
-	struct kept *k = c->id ? kept_find(t, c->id) : NULL;
+	struct kept *k = c->id ? kept_find(t->kept, c->id) : NULL;
 
 	if (!k || !c->user || strcmp(k->user, c->user) != 0)
 		return false;
@@ -470,13 +285,33 @@ static void restore_filters(struct entry *e, const struct kept *k)
 	s->codec = k->codec;
 }
 
+/* The user's oldest one that is not connected and may be gone already makes room. NULL: none may, or no memory. */
+static struct kept *kept_make(struct session_table *t, const struct session *s)
+{
+	struct kept *k;
+
+	if (kept_count(t->kept, s->user) >= KEPT_USER_MAX) {
+		for (k = kept_first(t->kept, s->user); k; k = k->next)
+			if (!k->sure && !find_id(t, k->client_id))
+				break;
+		if (k)
+			kept_remove(t->kept, k);
+	}
+	return kept_add(t->kept, s->client_id, s->user);
+}
+
+bool session_may_store(struct session_table *t, const char *client_id, const char *user)
+{
+	return kept_find(t->kept, client_id) || kept_count(t->kept, user) < KEPT_USER_MAX;
+}
+
 static void open_stored(struct session_table *t, struct entry *e)
 {
 	struct session *s = &e->s;
-	struct kept *k = kept_find(t, s->client_id);
+	struct kept *k = kept_find(t->kept, s->client_id);
 
 	if (k && (s->clean || strcmp(k->user, s->user) != 0)) {
-		kept_remove(t, k);
+		kept_remove(t->kept, k);
 		k = NULL;
 	}
 	if (k) {
@@ -486,13 +321,13 @@ static void open_stored(struct session_table *t, struct entry *e)
 	if (s->clean && s->protocol != 5)
 		return; /* ends with the connection */
 	if (!k)
-		k = kept_add(t, s->client_id, s->user);
+		k = kept_make(t, s);
 	if (!k)
 		return;
 	k->context = s->context;
 	k->sure = !s->clean && s->protocol != 5;
 	k->seen_ms = s->since_ms;
-	kept_write(t, k);
+	kept_write(t->kept, k);
 }
 
 struct session *session_open(struct session_table *t, const struct mosquitto *context, const struct broker_client *c, bool service)
@@ -536,7 +371,7 @@ void session_open_foreign(struct session_table *t, const struct mosquitto *conte
 static void leave(struct session_table *t, struct entry *e)
 {
 	struct session *s = &e->s;
-	struct kept *k = kept_find(t, s->client_id);
+	struct kept *k = kept_find(t->kept, s->client_id);
 
 	HASH_DELETE(hh_handle, t->by_handle, e);
 	if (entry_of(s)->kick_due)
@@ -592,6 +427,15 @@ const struct session_filter *session_find_filter(const struct session *s, const 
 	return i < 0 ? NULL : &s->filters[i];
 }
 
+/* Brings the stored copy up to the session's filters. */
+static void filters_changed(struct session_table *t, const struct session *s)
+{
+	struct kept *k = kept_find(t->kept, s->client_id);
+
+	if (k && k->context == s->context)
+		kept_follow(t->kept, k, s->codec, s->filters, s->n_filters);
+}
+
 enum im_status session_add_filter(struct session_table *t, struct session *s, const char *filter, enum im_codec codec, int qos)
 {
 	int i = filters_find(s->filters, s->n_filters, filter);
@@ -604,7 +448,7 @@ enum im_status session_add_filter(struct session_table *t, struct session *s, co
 	else if (!filters_add(&s->filters, &s->n_filters, filter, qos))
 		return IM_FAILED;
 	s->codec = codec;
-	kept_follow(t, s);
+	filters_changed(t, s);
 	return i >= 0 ? IM_EXISTS : IM_OK;
 }
 
@@ -617,7 +461,7 @@ bool session_remove_filter(struct session_table *t, struct session *s, const cha
 	filters_remove(s->filters, &s->n_filters, (unsigned)i);
 	if (s->n_filters == 0)
 		s->codec = IM_CODEC_NONE;
-	kept_follow(t, s);
+	filters_changed(t, s);
 	return true;
 }
 

@@ -9,17 +9,13 @@
 #include "base/status.h"
 #include "broker.h"
 #include "bus.pb-c.h"
+#include "session_filter.h"
 #include "wire/topic.h"
 #include <stdbool.h>
 #include <stdint.h>
 
 struct mosquitto;
 struct session_table;
-
-struct session_filter {
-	char *filter;
-	uint8_t qos;             /* granted, at most 1 */
-};
 
 struct session {
 	uint64_t handle;         /* unique for ever */
@@ -59,6 +55,9 @@ void session_table_destroy(struct session_table *t);
 /* Whose a client id is: in use, or with a stored session. */
 enum session_claim { SESSION_FREE, SESSION_OWN, SESSION_OF_OTHER };
 enum session_claim session_claim(struct session_table *t, const char *client_id, const char *user);
+
+/* Whether this user may leave one more stored session behind (KEPT_USER_MAX), or has it already. */
+bool session_may_store(struct session_table *t, const char *client_id, const char *user);
 
 /* In use, or stored, by a user or service of ours. */
 bool session_holds_id(struct session_table *t, const char *client_id);

@@ -1,5 +1,5 @@
 /*
- * The file behind session.c. Layout: 8 bytes of magic, 8 of generation (little endian), then records whose
+ * The file behind session_kept.c. Layout: 8 bytes of magic, 8 of generation (little endian), then records whose
  * epoch is the generation, so that what an older file left is never read as part of this one.
  */
 #include "session_file.h"
@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/record.h"
+#include "bus.pb-c.h"
 
 #include <errno.h>
 #include <fcntl.h>

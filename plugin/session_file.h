@@ -8,7 +8,9 @@
 #define PLUGIN_SESSION_FILE_H
 
 #include "base/status.h"
-#include "session.h"
+#include "session_filter.h"
+#include <stdbool.h>
+#include <stdint.h>
 
 struct session_file;
 

@@ -1,5 +1,6 @@
 #include "base/clock.h"
 #include "fake_plugin.h"
+#include "plugin/session_kept.h"
 
 #include <setjmp.h>
 #include <sodium.h>
@@ -98,6 +99,39 @@ static void tokens_open_until_they_expire(void **state)
 	fake_user("carol", NULL, true);
 	assert_int_equal(login("carol", "carol:phone", "tok"), AUTH_REFUSE);
 	assert_string_equal(why.rule, "user_disabled");
+}
+
+static void one_user_leaves_only_so_many_stored_sessions(void **state)
+{
+	struct auth_view v = { &fake.p.settings, fake.p.roster, fake.p.sessions, true };
+	struct fake_context c;
+	char id[32];
+	bool owner;
+
+	(void)state;
+	for (unsigned i = 0; i < KEPT_USER_MAX; i++) {
+		(void)snprintf(id, sizeof(id), "left%u", i);
+		fake_ctx(&c, "alice", id, 4, false);
+		assert_int_equal(auth_check_name(&v, &c.c, &why), AUTH_OURS);
+		session_open(fake.p.sessions, (const struct mosquitto *)(const void *)&c, &c.c, false);
+		session_free(session_close(fake.p.sessions, (const struct mosquitto *)(const void *)&c, &owner));
+	}
+	fake_ctx(&c, "alice", "one-more", 4, false);
+	assert_int_equal(auth_check_name(&v, &c.c, &why), AUTH_REFUSE);
+	assert_string_equal(why.rule, "too_many_sessions");
+	fake_ctx(&c, "bob", "one-more", 4, false);
+	assert_int_equal(auth_check_name(&v, &c.c, &why), AUTH_OURS);
+	fake_ctx(&c, "alice", "left7", 4, false); /* one she has */
+	assert_int_equal(auth_check_name(&v, &c.c, &why), AUTH_OURS);
+	fake_ctx(&c, "alice", "one-more", 5, true); /* perhaps kept, perhaps not: works, and takes no more of our memory */
+	assert_int_equal(auth_check_name(&v, &c.c, &why), AUTH_OURS);
+	assert_non_null(session_open(fake.p.sessions, (const struct mosquitto *)(const void *)&c, &c.c, false));
+	session_free(session_close(fake.p.sessions, (const struct mosquitto *)(const void *)&c, &owner));
+	fake_ctx(&c, "alice", "left7", 4, true); /* a clean session ends the stored one and makes room */
+	session_open(fake.p.sessions, (const struct mosquitto *)(const void *)&c, &c.c, false);
+	session_free(session_close(fake.p.sessions, (const struct mosquitto *)(const void *)&c, &owner));
+	fake_ctx(&c, "alice", "one-more", 4, false);
+	assert_int_equal(auth_check_name(&v, &c.c, &why), AUTH_OURS);
 }
 
 static void client_ids_belong_to_users(void **state)
@@ -250,6 +284,7 @@ int main(void)
 		TEST(services_need_secret_socket_and_id),
 		TEST(tokens_open_until_they_expire),
 		TEST(client_ids_belong_to_users),
+		TEST(one_user_leaves_only_so_many_stored_sessions),
 		TEST(a_client_id_in_use_or_stored_by_somebody_else_is_refused),
 		TEST(strangers_are_decided_as_if_we_were_not_there),
 		TEST(without_a_roster_nobody_with_a_name_is_let_in),
