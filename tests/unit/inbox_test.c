@@ -363,6 +363,17 @@ static void an_ack_packet_counts_as_a_whole(void **state)
 	assert_int_equal(world_mark(), world_written());
 }
 
+static void an_ack_of_nothing_makes_no_conversation(void **state)
+{
+	(void)state;
+	say("alice", "g/friends", "", "one");
+	write_kind(ACK, "bob", "u/nobody", "", "0");
+	send_rest(WORLD_BEGIN);
+	world_settle();
+	assert_int_equal(world.cursors, 1); /* of friends */
+	assert_int_equal(world.refusals, 0);
+}
+
 static void recipients_that_are_gone_are_an_error_owed(void **state)
 {
 	(void)state;
@@ -619,6 +630,7 @@ int main(void)
 		IN_A_WORLD(a_failing_append_ends_it_all),
 		IN_A_WORLD(a_failing_read_ends_it_too),
 		IN_A_WORLD(an_ack_packet_counts_as_a_whole),
+		IN_A_WORLD(an_ack_of_nothing_makes_no_conversation),
 		IN_A_WORLD(recipients_that_are_gone_are_an_error_owed),
 		IN_A_WORLD(a_record_of_a_newer_plugin_is_passed_over),
 		IN_A_WORLD(posts_take_their_turn),
