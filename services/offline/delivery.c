@@ -127,12 +127,12 @@ static bool timers_create(struct delivery *d)
 	d->pace = im_timer_create(d->loop, on_pace, d);
 	d->tick = im_timer_create(d->loop, on_tick, d);
 	d->flush = im_timer_create(d->loop, on_flush, d);
-	d->sweep = im_timer_create(d->loop, device_sweep, d);
+	d->sweep = im_timer_create(d->loop, expiry_sweep, d);
 	if (!d->pace || !d->tick || !d->flush || !d->sweep)
 		return false;
 	im_timer_start(d->tick, DELIVERY_TICK_MS, DELIVERY_TICK_MS);
 	im_timer_start(d->flush, DELIVERY_FLUSH_MS, DELIVERY_FLUSH_MS);
-	device_sweep_start(d);
+	expiry_start(d);
 	return true;
 }
 
@@ -172,6 +172,7 @@ void delivery_destroy(struct delivery *d)
 	owed_finish(d);
 	receipt_finish(d);
 	device_finish(d);
+	expiry_finish(d);
 	handover_finish(d);
 	im_timer_destroy(d->pace);
 	im_timer_destroy(d->tick);

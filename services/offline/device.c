@@ -1,6 +1,5 @@
 /*
- * Devices: read when their session first has an inbox filter, written when something moved, forgotten
- * when there are too many or nobody came back.
+ * Devices: read when their session first has an inbox filter, written when something moved.
  *
  * The difficult part is their beginning. A device seen for the first time starts where the user's
  * furthest device is, so "is it known?" must never be answered from a state older than what was given to
@@ -18,10 +17,6 @@
 
 #define BATCH 256u                        /* entries of one append: small beside what one sync takes */
 #define LOAD_RETRY_MS 1000
-#define UNNAMED_MS (24ll * 3600 * 1000)   /* an unnamed device after its last connection (protocol.md, Devices) */
-#define DAY_MS (24ll * 3600 * 1000)
-#define SWEEP_FIRST_MS (10u * 60 * 1000)
-#define SWEEP_MS (6u * 3600 * 1000)
 
 struct load {
 	struct load *next;
@@ -31,8 +26,8 @@ struct load {
 	int64_t retry_at; /* 0 = asked */
 };
 
-struct batch {
-	struct batch *next;
+struct moves {
+	struct moves *next;
 	struct delivery *d;
 	struct device *fresh;         /* a new device: count what the user has afterwards */
 	size_t n;
@@ -42,217 +37,19 @@ struct batch {
 	} of[];
 };
 
-/* ---- conversations and places in them */
-
-struct conversation *conversation_find(struct delivery *d, const char *conv)
-{
-	struct conversation *c;
-
-	HASH_FIND_STR(d->convs, conv, c);
-	return c;
-}
-
-static struct conversation *conversation_get(struct delivery *d, const char *conv)
-{
-	struct conversation *c = conversation_find(d, conv);
-	size_t len = strlen(conv) + 1;
-
-	if (c)
-		return c;
-	c = calloc(1, sizeof *c + len);
-	if (!c)
-		return NULL;
-	memcpy(c->name, conv, len);
-	HASH_ADD_KEYPTR(hh, d->convs, c->name, len - 1, c);
-	return c;
-}
-
-static void conversation_release(struct delivery *d, struct conversation *c)
-{
-	if (c->readers)
-		return;
-	HASH_DEL(d->convs, c);
-	free(c);
-}
-
-static uint32_t place(const struct conversation *c, uint32_t cap)
-{
-	return (uint32_t)(((uintptr_t)c >> 4) * 2654435761u >> 7) & (cap - 1);
-}
-
-static void place_put(struct reader **table, uint32_t cap, struct reader *r)
-{
-	uint32_t i = place(r->conv, cap);
-
-	while (table[i])
-		i = (i + 1) & (cap - 1);
-	table[i] = r;
-}
-
-static bool table_grow(struct device *dev)
-{
-	uint32_t cap = dev->cap ? dev->cap * 2 : 4;
-	struct reader **table;
-
-	if (dev->cap && dev->n_readers * 4 < dev->cap * 3)
-		return true;
-	table = calloc(cap, sizeof(struct reader *));
-	if (!table)
-		return false;
-	for (uint32_t i = 0; i < dev->cap; i++)
-		if (dev->readers[i])
-			place_put(table, cap, dev->readers[i]);
-	free(dev->readers);
-	dev->readers = table;
-	dev->cap = cap;
-	return true;
-}
-
-static struct reader *reader_find(const struct device *dev, const struct conversation *c)
-{
-	if (!dev->cap)
-		return NULL;
-	for (uint32_t i = place(c, dev->cap); dev->readers[i]; i = (i + 1) & (dev->cap - 1))
-		if (dev->readers[i]->conv == c)
-			return dev->readers[i];
-	return NULL;
-}
-
-static void reader_cover(struct reader *r)
-{
-	const struct device *dev = r->device;
-	char face[IM_CONV_MAX];
-
-	r->covered = dev->session && im_conv_as_seen(r->conv->name, dev->account->name, face) && session_covers(dev->session, face);
-}
-
-static struct reader *reader_add(struct device *dev, struct conversation *c)
-{
-	struct reader *r = table_grow(dev) ? calloc(1, sizeof *r) : NULL;
-
-	if (!r)
-		return NULL;
-	r->device = dev;
-	r->conv = c;
-	r->conv_next = c->readers;
-	if (c->readers)
-		c->readers->conv_prev = r;
-	c->readers = r;
-	place_put(dev->readers, dev->cap, r);
-	dev->n_readers++;
-	reader_cover(r);
-	return r;
-}
-
-struct reader *device_reader(struct delivery *d, struct device *dev, const char *conv, bool make)
-{
-	struct conversation *c = make ? conversation_get(d, conv) : conversation_find(d, conv);
-	struct reader *r = c ? reader_find(dev, c) : NULL;
-
-	if (r || !c || !make)
-		return r;
-	r = reader_add(dev, c);
-	if (!r) {
-		im_log(IM_LOG_ERROR, "evt=out_of_memory what=reader client=%s", dev->client_id);
-		conversation_release(d, c);
-	}
-	return r;
-}
-
-static void reader_free(struct delivery *d, struct reader *r)
-{
-	struct conversation *c = r->conv;
-
-	due_cancel(&r->due);
-	if (r->conv_prev)
-		r->conv_prev->conv_next = r->conv_next;
-	else
-		c->readers = r->conv_next;
-	if (r->conv_next)
-		r->conv_next->conv_prev = r->conv_prev;
-	free(r);
-	conversation_release(d, c);
-}
-
-uint64_t reader_visible(struct delivery *d, const struct reader *r, uint64_t from)
-{
-	const struct roster_stay *stays;
-	size_t n;
-
-	if (!im_conv_is_group(r->conv->name))
-		return from;
-	n = roster_stays(d->roster, r->conv->name + 2, r->device->account->name, &stays);
-	for (size_t i = 0; i < n; i++)
-		if (!stays[i].to_seq || stays[i].to_seq >= from)
-			return stays[i].from_seq > from ? stays[i].from_seq : from;
-	return 0;
-}
-
-/* ---- moves */
-
-void reader_moved(struct delivery *d, struct reader *r)
-{
-	if (r->dirty || r->cursor.delivered <= r->stored)
-		return;
-	r->dirty = true;
-	r->device->n_dirty++;
-	r->dirty_next = d->dirty;
-	d->dirty = r;
-}
-
-void reader_plan(struct delivery *d, struct reader *r)
-{
-	int64_t at = cursor_due(&r->cursor);
-
-	if (at != r->due.at || (at && !r->due.next))
-		due_plan(d, &r->due, DUE_READER, at);
-}
-
-/*
- * What has waited in the link for a broker that stood still has not been with its client, whatever the clock
- * says: a settle period begins when the plugin has worked it off.
- */
-static int64_t settles_from(struct delivery *d, int64_t settle_ms)
-{
-	int64_t late = link_late_ms(d->link);
-
-	return late ? late + settle_ms : 0;
-}
-
-void reader_due(struct delivery *d, struct reader *r)
-{
-	struct session *s = r->device->session;
-	struct cursor_rules rules;
-	int64_t now = delivery_now(d), due, settles_at;
-
-	if (!s)
-		return;
-	session_rules(d, s, &rules);
-	settles_at = settles_from(d, rules.settle_ms);
-	if (now >= settles_at && cursor_settle(&r->cursor, now, &rules))
-		reader_moved(d, r);
-	if (cursor_repeat(&r->cursor, now, &rules))
-		catchup_repeat(d, s, r);
-	due = cursor_due(&r->cursor);
-	if (due && now < settles_at)
-		due_plan(d, &r->due, DUE_READER, settles_at);
-	else
-		reader_plan(d, r);
-}
-
 /* ---- what goes to the store */
 
-static void batch_done(void *arg, enum im_status st)
+static void moves_done(void *arg, enum im_status st)
 {
-	struct batch *b = arg;
+	struct moves *b = arg;
 	struct delivery *d = b->d;
-	struct batch **link;
+	struct moves **link;
 
 	if (!d) {
 		free(b);
 		return;
 	}
-	link = &d->batches;
+	link = &d->moves;
 	while (*link != b)
 		link = &(*link)->next;
 	*link = b->next;
@@ -267,27 +64,27 @@ static void batch_done(void *arg, enum im_status st)
 			reader_moved(d, b->of[i].reader);
 		}
 		if (dev == b->fresh && st == IM_OK)
-			device_limit(d, dev->account->name);
+			expiry_limit(d, dev->account->name);
 		device_release(d, dev);
 	}
 	free(b);
 }
 
-static struct batch *batch_create(struct delivery *d, size_t most)
+static struct moves *moves_create(struct delivery *d, size_t most)
 {
-	struct batch *b = calloc(1, sizeof *b + most * sizeof b->of[0]);
+	struct moves *b = calloc(1, sizeof *b + most * sizeof b->of[0]);
 
 	if (!b) {
 		im_log(IM_LOG_ERROR, "evt=out_of_memory what=cursors then=\"they settle again at the next connect\"");
 		return NULL;
 	}
 	b->d = d;
-	b->next = d->batches;
-	d->batches = b;
+	b->next = d->moves;
+	d->moves = b;
 	return b;
 }
 
-static void batch_add(struct batch *b, struct store_entry *e, struct device *dev, struct reader *r)
+static void moves_add(struct moves *b, struct store_entry *e, struct device *dev, struct reader *r)
 {
 	*e = (struct store_entry){ .kind = r ? STORE_CURSOR : STORE_DEVICE };
 	if (r) {
@@ -312,14 +109,14 @@ static void batch_add(struct batch *b, struct store_entry *e, struct device *dev
 static void save(struct delivery *d, struct device *dev, bool fresh)
 {
 	struct store_entry e;
-	struct batch *b = batch_create(d, 1);
+	struct moves *b = moves_create(d, 1);
 
 	if (!b)
 		return;
-	batch_add(b, &e, dev, NULL);
+	moves_add(b, &e, dev, NULL);
 	if (fresh)
 		b->fresh = dev;
-	store_append(d->store, &e, 1, batch_done, b);
+	store_append(d->store, &e, 1, moves_done, b);
 }
 
 void device_save(struct delivery *d, struct device *dev)
@@ -332,7 +129,7 @@ void device_flush(struct delivery *d)
 	struct store_entry entries[BATCH];
 
 	while (d->dirty) {
-		struct batch *b = batch_create(d, BATCH);
+		struct moves *b = moves_create(d, BATCH);
 
 		if (!b)
 			return;
@@ -342,9 +139,9 @@ void device_flush(struct delivery *d)
 			d->dirty = r->dirty_next;
 			r->dirty = false;
 			r->device->n_dirty--;
-			batch_add(b, &entries[b->n], r->device, r);
+			moves_add(b, &entries[b->n], r->device, r);
 		}
-		store_append(d->store, entries, b->n, batch_done, b);
+		store_append(d->store, entries, b->n, moves_done, b);
 	}
 }
 
@@ -377,201 +174,6 @@ void delivery_device_set(struct delivery *d, uint64_t session, uint32_t max_pack
 	handover_flush(d); /* gathered under the old size */
 	s->device->max_packet = max_packet;
 	device_save(d, s->device);
-}
-
-/* ---- too many, too old */
-
-struct row {
-	char *device;
-	bool named;
-	int64_t seen_ms;
-};
-
-struct probe {
-	struct probe *next;
-	struct delivery *d;
-	char *user;
-	struct row *rows;
-	size_t n;
-	bool swept;   /* part of a sweep: goes on with the next user */
-};
-
-static void probe_free(struct probe *p)
-{
-	for (struct probe **link = p->d ? &p->d->probes : NULL; link && *link; link = &(*link)->next)
-		if (*link == p) {
-			*link = p->next;
-			break;
-		}
-	for (size_t i = 0; i < p->n; i++)
-		free(p->rows[i].device);
-	free(p->rows);
-	free(p->user);
-	free(p);
-}
-
-static void on_device_row(void *arg, const struct store_device *row)
-{
-	struct probe *p = arg;
-	struct row *rows;
-
-	rows = realloc(p->rows, (p->n + 1) * sizeof *rows);
-	if (!rows)
-		return;
-	p->rows = rows;
-	rows[p->n].device = strdup(row->device);
-	rows[p->n].named = row->named;
-	rows[p->n].seen_ms = row->seen_ms;
-	if (rows[p->n].device)
-		p->n++;
-}
-
-static int by_age(const void *a, const void *b)
-{
-	const struct row *x = a, *y = b;
-
-	return x->seen_ms < y->seen_ms ? -1 : x->seen_ms > y->seen_ms;
-}
-
-static void on_forgotten(void *arg, enum im_status st)
-{
-	(void)arg;
-	if (st != IM_OK)
-		im_log(IM_LOG_WARNING, "evt=device_not_forgotten status=%s then=\"the next sweep does\"", im_status_name(st));
-}
-
-static void forget(struct delivery *d, const char *user, const struct row *row, const char *why)
-{
-	struct store_entry e = { .kind = STORE_DEVICE };
-
-	im_log(IM_LOG_INFO, "evt=device_forgotten user=%s client=%s why=%s", user, row->device, why);
-	e.device.user = user;
-	e.device.device = row->device;
-	e.device.named = row->named;
-	e.device.removed = true;
-	e.device.seen_ms = row->seen_ms;
-	store_append(d->store, &e, 1, on_forgotten, NULL);
-}
-
-/* Oldest first: whoever is offline and too old goes, then as many as are over the limit. */
-static void forget_some(struct probe *p, bool named)
-{
-	struct delivery *d = p->d;
-	struct account *a = account_find(d, p->user);
-	unsigned limit = named ? d->settings->devices : d->settings->unnamed;
-	int64_t most = named ? (int64_t)d->settings->device_days * DAY_MS : UNNAMED_MS;
-	int64_t now = im_clock_wall_ms();
-	size_t left = 0;
-
-	for (size_t i = 0; i < p->n; i++)
-		left += p->rows[i].named == named;
-	for (size_t i = 0; i < p->n; i++) {
-		const struct row *row = &p->rows[i];
-		bool old = now - row->seen_ms > most;
-
-		if (row->named != named || (!old && left <= limit) || (a && device_find(a, row->device)))
-			continue;
-		forget(d, p->user, row, old ? "unused" : "too_many");
-		left--;
-	}
-}
-
-static void sweep_next(struct delivery *d);
-
-static void on_devices(void *arg, enum im_status st)
-{
-	struct probe *p = arg;
-	struct delivery *d = p->d;
-	bool swept = p->swept;
-
-	if (d && st == IM_OK && p->n) {
-		qsort(p->rows, p->n, sizeof *p->rows, by_age);
-		forget_some(p, true);
-		forget_some(p, false);
-	}
-	probe_free(p);
-	if (d && swept)
-		sweep_next(d);
-}
-
-static bool probe_start(struct delivery *d, const char *user, bool swept)
-{
-	struct probe *p = calloc(1, sizeof *p);
-
-	if (!p)
-		return false;
-	p->d = d;
-	p->swept = swept;
-	p->user = strdup(user);
-	p->next = d->probes;
-	d->probes = p;
-	if (!p->user) {
-		probe_free(p);
-		return false;
-	}
-	store_devices(d->store, user, on_device_row, on_devices, p);
-	return true;
-}
-
-void device_limit(struct delivery *d, const char *user)
-{
-	(void)probe_start(d, user, false); /* out of memory: the next sweep does */
-}
-
-struct sweep_list {
-	char **names;
-	size_t n, cap;
-};
-
-static void on_sweep_user(void *arg, const struct roster_user *u)
-{
-	struct sweep_list *l = arg;
-	char *name, **names;
-
-	if (l->n == l->cap) {
-		names = realloc(l->names, (l->cap + 1024) * sizeof *names);
-		if (!names)
-			return;
-		l->names = names;
-		l->cap += 1024;
-	}
-	name = strdup(u->name);
-	if (name)
-		l->names[l->n++] = name;
-}
-
-/* One user after the other, each a read of its own, so that a sweep is never in anybody's way. */
-static void sweep_next(struct delivery *d)
-{
-	while (d->sweep_left) {
-		char *name = d->sweep_names[--d->sweep_left];
-		bool started = probe_start(d, name, true);
-
-		free(name);
-		if (started)
-			return;
-	}
-	free(d->sweep_names);
-	d->sweep_names = NULL;
-	im_timer_start(d->sweep, SWEEP_MS, 0);
-}
-
-void device_sweep(void *arg)
-{
-	struct delivery *d = arg;
-	struct sweep_list list = { 0 };
-
-	if (d->sweep_names)
-		return;
-	roster_each_user(d->roster, on_sweep_user, &list);
-	d->sweep_names = list.names;
-	d->sweep_left = list.n;
-	sweep_next(d);
-}
-
-void device_sweep_start(struct delivery *d)
-{
-	im_timer_start(d->sweep, SWEEP_FIRST_MS, 0);
 }
 
 /* ---- coming into being */
@@ -881,10 +483,8 @@ void device_finish(struct delivery *d)
 	struct account *a, *next;
 	struct load *load;
 
-	for (struct batch *b = d->batches; b; b = b->next)
+	for (struct moves *b = d->moves; b; b = b->next)
 		b->d = NULL;
-	for (struct probe *p = d->probes; p; p = p->next)
-		p->d = NULL;
 	while ((load = d->loads)) {
 		d->loads = load->next;
 		load->d = NULL;
@@ -893,8 +493,4 @@ void device_finish(struct delivery *d)
 	}
 	HASH_ITER (hh, d->accounts, a, next)
 		account_forget(d, a);
-	while (d->sweep_left)
-		free(d->sweep_names[--d->sweep_left]);
-	free(d->sweep_names);
-	d->sweep_names = NULL;
 }

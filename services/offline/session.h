@@ -144,7 +144,7 @@ struct delivery {
 	struct catchup *run_first, *run_last; /* want to read a page, oldest first */
 	struct page *pages;       /* reads under way */
 	unsigned n_pages;
-	struct batch *batches;    /* cursor appends under way */
+	struct moves *moves;      /* cursor appends under way */
 	struct load *loads;       /* devices being read */
 	struct account *badges, *badges_last; /* to be computed, oldest first */
 	unsigned n_badges, badges_ready;      /* so many of the first ones may be now */
@@ -196,6 +196,13 @@ void device_detach(struct delivery *d, struct session *s);
 void device_release(struct delivery *d, struct device *dev);
 void device_save(struct delivery *d, struct device *dev);
 void device_first_ack(struct delivery *d, struct device *dev);
+void device_flush(struct delivery *d);                     /* gathered cursor moves */
+void device_connect(struct delivery *d, struct device *dev); /* loaded and with a session: starts from what is settled */
+void device_cover(struct device *dev);                     /* the session's filters have changed */
+void device_retry(struct delivery *d);                     /* reads that failed */
+void device_finish(struct delivery *d);                    /* all sessions are gone: answers still to come find nobody */
+
+/* ---- reader.c */
 struct reader *device_reader(struct delivery *d, struct device *dev, const char *conv, bool make); /* NULL: none, no memory */
 struct conversation *conversation_find(struct delivery *d, const char *conv);
 void reader_moved(struct delivery *d, struct reader *r);   /* delivered has moved without the inbox: to be stored */
@@ -203,14 +210,15 @@ void reader_plan(struct delivery *d, struct reader *r);
 void reader_due(struct delivery *d, struct reader *r);
 /* The first sequence from `from` on that the reader may see; 0 = none. */
 uint64_t reader_visible(struct delivery *d, const struct reader *r, uint64_t from);
-void device_flush(struct delivery *d);                     /* gathered cursor moves */
-void device_connect(struct delivery *d, struct device *dev); /* loaded and with a session: starts from what is settled */
-void device_cover(struct device *dev);                     /* the session's filters have changed */
-void device_limit(struct delivery *d, const char *user);   /* forgets what is over the limits */
-void device_retry(struct delivery *d);                     /* reads that failed */
-void device_sweep(void *arg);
-void device_sweep_start(struct delivery *d);
-void device_finish(struct delivery *d);                    /* all sessions are gone: answers still to come find nobody */
+struct reader *reader_find(const struct device *dev, const struct conversation *c);
+void reader_cover(struct reader *r);                       /* the device's session or its filters have changed */
+void reader_free(struct delivery *d, struct reader *r);
+
+/* ---- expiry.c */
+void expiry_limit(struct delivery *d, const char *user);   /* forgets what is over the limits */
+void expiry_start(struct delivery *d);
+void expiry_sweep(void *arg);
+void expiry_finish(struct delivery *d);
 
 /* ---- catchup.c */
 void catchup_loaded(struct delivery *d, struct session *s);
