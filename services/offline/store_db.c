@@ -78,7 +78,7 @@ static const char *const sql[DB_STATEMENTS] = {
 
 /* The writer keeps more of the trees' upper pages at hand. KiB, negative as SQLite wants it. */
 #define WRITER_CACHE "PRAGMA cache_size=-16384"
-/* After a peak the write-ahead log's file shrinks to the size at which a checkpoint is due anyway. */
+/* After a peak the write-ahead log's file shrinks to this, at the first commit behind a checkpoint; a large batch has room in it. */
 #define WAL_KEPT "PRAGMA journal_size_limit=33554432"
 #define READER_CACHE "PRAGMA cache_size=-4096"
 

@@ -292,5 +292,9 @@ def test_what_is_delivered_and_indexed_leaves_no_logs_behind(im):
         return len(segments) <= 3 and len(logs) <= 2
 
     assert wait_until(least, 30, 0.5), (sorted((im.dir / "journal").iterdir()), sorted((im.dir / "store/log").iterdir()))
-    rows = (im.dir / "store/store.db").stat().st_size
-    assert folder_bytes(im.dir) - rows < FOLDER_AT_REST
+
+    def small():  # SQLite shortens its write-ahead log at the first commit behind a checkpoint
+        im.imctl("send", "alice", "u/bob", "one more")
+        return folder_bytes(im.dir) - (im.dir / "store/store.db").stat().st_blocks * 512 < FOLDER_AT_REST
+
+    assert wait_until(small, 30, 1), sorted((p.stat().st_size, p.name) for p in im.dir.rglob("*") if p.is_file())[-12:]
