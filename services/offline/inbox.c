@@ -43,7 +43,7 @@ struct inbox {
 	unsigned appending;                     /* batches with the store */
 	bool looking;
 	bool looked;                            /* the first one's lookup is answered */
-	bool failed;
+	bool failed, draining;
 	struct mark *marks;
 	size_t n_marks;
 	uint64_t post_epoch, post_count;
@@ -145,7 +145,13 @@ void inbox_stats(const struct inbox *in, struct inbox_stats *out)
 
 bool inbox_idle(const struct inbox *in)
 {
-	return !in->first && in->appending == 0;
+	return (in->draining || !in->first) && in->appending == 0;
+}
+
+/* Under load the queue never empties by itself. What is left in it is in the journal and comes again. */
+void inbox_drain(struct inbox *in)
+{
+	in->draining = true;
 }
 
 void inbox_stop(struct inbox *in)
@@ -221,7 +227,7 @@ enum im_status inbox_slice(struct inbox *in, const Im__Bus__Slice *s)
 	struct batch *b;
 	size_t n;
 
-	if (in->failed)
+	if (in->failed || in->draining)
 		return IM_OK;
 	if (!mark)
 		mark = mark_add(in, s->node, s->epoch);
@@ -417,7 +423,7 @@ static bool may_take(struct inbox *in)
 
 static void advance(struct inbox *in)
 {
-	while (in->first && !in->failed && !in->looking) {
+	while (in->first && !in->failed && !in->draining && !in->looking) {
 		struct batch *b = in->first;
 
 		if (!in->looked) {

@@ -238,6 +238,7 @@ static void drain(struct service *s)
 {
 	struct offline *o = s->state;
 
+	inbox_drain(o->inbox);
 	im_timer_start(o->drain, 0, DRAIN_POLL_MS);
 }
 

@@ -341,6 +341,30 @@ static void a_failing_read_ends_it_too(void **state)
 	assert_int_equal(world_appends(), 0);
 }
 
+static void a_drain_ends_though_more_keeps_coming(void **state)
+{
+	uint64_t one = say("alice", "u/bob", "", "one"), two = say("alice", "u/bob", "", "two");
+
+	(void)state;
+	say("alice", "u/bob", "", "three");
+	assert_int_equal(world_send(WORLD_BEGIN, one), IM_OK);
+	world_answer_lookup(IM_OK);
+	world.lease_away = true;
+	assert_int_equal(world_send(one, two), IM_OK);
+	inbox_drain(world.inbox);
+	send_rest(two);
+	assert_false(inbox_idle(world.inbox));
+	world_settle();
+	assert_true(inbox_idle(world.inbox)); /* what the store had is told, the rest comes again */
+	assert_int_equal(world.n_stored, 1);
+	assert_int_equal(world_count(TOLD_ACK), 1);
+	world.lease_away = false;
+	world_crash(0);
+	send_rest(world_mark());
+	world_settle();
+	assert_int_equal(world.n_stored, 3);
+}
+
 /* ---- acks, refusals, strangers */
 
 static void an_ack_packet_counts_as_a_whole(void **state)
@@ -629,6 +653,7 @@ int main(void)
 		IN_A_WORLD(a_journal_younger_than_thousands_of_others_has_its_mark),
 		IN_A_WORLD(a_failing_append_ends_it_all),
 		IN_A_WORLD(a_failing_read_ends_it_too),
+		IN_A_WORLD(a_drain_ends_though_more_keeps_coming),
 		IN_A_WORLD(an_ack_packet_counts_as_a_whole),
 		IN_A_WORLD(an_ack_of_nothing_makes_no_conversation),
 		IN_A_WORLD(recipients_that_are_gone_are_an_error_owed),
