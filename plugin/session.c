@@ -30,7 +30,7 @@ struct entry {
 	bool was_own;     /* what is queued in the broker was queued for this user */
 	bool kick_due;    /* at the next tick; `kicked` stays until the connection has ended */
 	uint64_t opened_tick;
-	struct entry *prev, *next; /* among the unsettled */
+	struct entry *prev, *next; /* foreign: among the unsettled; ours: among those to be kicked */
 	UT_hash_handle hh_context, hh_id, hh_handle;
 };
 
@@ -47,7 +47,7 @@ struct session_table {
 	uint64_t next_handle;
 	uint64_t tick;
 	size_t ours;
-	unsigned kicks;   /* queued */
+	struct entry *to_kick;
 	struct entry *unsettled; /* foreign ones of this turn */
 };
 
@@ -375,7 +375,7 @@ static void leave(struct session_table *t, struct entry *e)
 
 	HASH_DELETE(hh_handle, t->by_handle, e);
 	if (entry_of(s)->kick_due)
-		t->kicks--;
+		DL_DELETE(t->to_kick, entry_of(s));
 	if (s->service)
 		return;
 	t->ours--;
@@ -519,7 +519,7 @@ void session_kick(struct session_table *t, struct session *s, const char *reason
 	if (s->kicked)
 		return;
 	s->kicked = entry_of(s)->kick_due = true;
-	t->kicks++;
+	DL_APPEND(t->to_kick, entry_of(s));
 	im_log(IM_LOG_NOTICE, "evt=kick user=%s client=%s reason=\"%s\"", s->user, s->client_id, reason);
 }
 
@@ -538,26 +538,14 @@ static void kick_one(struct session_table *t, struct entry *e)
 
 static void kick_all(struct session_table *t)
 {
-	const struct mosquitto **contexts;
-	struct entry *e, *next;
-	size_t n = 0;
+	struct entry *e;
 
-	contexts = calloc(t->kicks, sizeof(*contexts));
-	if (!contexts)
-		return; /* at the next tick, then */
-	HASH_ITER(hh_context, t->by_context, e, next)
-		if (e->kick_due && n < t->kicks)
-			contexts[n++] = e->s.context;
-	for (size_t i = 0; i < n; i++) {
-		e = find_context(t, contexts[i]);
-		if (!e || !e->kick_due)
-			continue;
+	while ((e = t->to_kick)) {
 		/* Asked once is enough, though a WebSocket connection ends only after the call: until then it stays `kicked`. */
+		DL_DELETE(t->to_kick, e);
 		e->kick_due = false;
-		t->kicks--;
 		kick_one(t, e);
 	}
-	free(contexts);
 }
 
 /* Foreign clients that survived their login hold their client id from now on. */
@@ -579,6 +567,5 @@ void session_tick(struct session_table *t)
 {
 	t->tick++;
 	settle(t);
-	if (t->kicks > 0)
-		kick_all(t);
+	kick_all(t);
 }
