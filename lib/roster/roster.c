@@ -9,315 +9,10 @@
  *
  * A user takes about 260 bytes with a password, its slot in the map included (measured, 200,000 users).
  */
-#include "roster/roster.h"
+#include "roster/roster_map.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-enum kind { USER, GROUP, MEMBERSHIP, STAY, BLOCK };
-
-enum {
-	NAME_MAX_LEN = 64,    /* as in wire/name.h; checked again, since a snapshot file may be damaged */
-	TOKENS_MAX = 1024,    /* of one user: bounds what one row makes us allocate */
-	SLOTS_MIN = 64,
-};
-
-struct entry {
-	uint64_t version;     /* 0: only mentioned yet */
-	struct entry *older, *newer;
-	uint32_t hash;
-	uint8_t kind;
-	bool removed;
-};
-
-struct user {
-	struct entry entry;
-	struct roster_user shown;
-	void *details;        /* title, password, tokens: one allocation, new with each change */
-	struct membership *memberships;
-	char name[];
-};
-
-struct group {
-	struct entry entry;
-	struct roster_group shown;
-	char *details;        /* title, owner */
-	struct membership *members;
-	char name[];
-};
-
-/* A user and a group that have met. Not in the list of versions: its stays are. */
-struct membership {
-	struct entry entry;
-	struct group *group;
-	struct user *user;
-	struct membership *next_member; /* of the group */
-	struct membership *next_group;  /* of the user */
-	struct roster_stay *stays;      /* by from_seq */
-	struct stay **rows;             /* the same order */
-	size_t n_stays;
-};
-
-struct stay {
-	struct entry entry;
-	struct membership *of;
-	uint64_t from_seq;
-};
-
-struct block {
-	struct entry entry;
-	const char *blocked;  /* behind the user's name */
-	char user[];
-};
-
-struct roster {
-	struct entry **slots; /* open addressing, at most three quarters full */
-	size_t n_slots, n_entries;
-	struct entry *oldest, *newest;
-	bool unsorted;        /* a row came whose version is below an earlier one's */
-	uint64_t version;
-	size_t n_users, n_groups;
-	Im__Bus__Token *tokens;          /* for roster_since: as many as the user with most has */
-	Im__Bus__Token **token_pointers;
-	size_t tokens_cap;
-};
-
-/* ---------------------------------------------------------------- the map */
-
-struct key {
-	enum kind kind;
-	const char *first, *second; /* second "" for users and groups */
-};
-
-static uint32_t hash_text(uint32_t h, const char *s)
-{
-	for (; *s; s++)
-		h = (h ^ (unsigned char)*s) * 16777619u;
-	return (h ^ 0xff) * 16777619u; /* an end mark, so that ab|c is not a|bc */
-}
-
-static uint32_t key_hash(const struct key *k)
-{
-	uint32_t h = hash_text(hash_text(2166136261u ^ (uint32_t)k->kind, k->first), k->second);
-
-	h ^= h >> 16;
-	h *= 0x45d9f3bu;
-	return h ^ h >> 16;
-}
-
-static struct key entry_key(const struct entry *e)
-{
-	struct key k = {(enum kind)e->kind, "", ""};
-
-	switch (k.kind) {
-	case USER:
-		k.first = ((const struct user *)e)->name;
-		break;
-	case GROUP:
-		k.first = ((const struct group *)e)->name;
-		break;
-	case MEMBERSHIP:
-		k.first = ((const struct membership *)e)->group->name;
-		k.second = ((const struct membership *)e)->user->name;
-		break;
-	case BLOCK:
-		k.first = ((const struct block *)e)->user;
-		k.second = ((const struct block *)e)->blocked;
-		break;
-	case STAY: /* found through its membership */
-		break;
-	}
-	return k;
-}
-
-static size_t slot_of(const struct roster *r, const struct key *k, uint32_t hash)
-{
-	size_t at = hash & (r->n_slots - 1);
-
-	for (; r->slots[at]; at = (at + 1) & (r->n_slots - 1)) {
-		struct key have;
-
-		if (r->slots[at]->hash != hash || r->slots[at]->kind != k->kind)
-			continue;
-		have = entry_key(r->slots[at]);
-		if (strcmp(have.first, k->first) == 0 && strcmp(have.second, k->second) == 0)
-			break;
-	}
-	return at;
-}
-
-static struct entry *find(const struct roster *r, enum kind kind, const char *first, const char *second)
-{
-	struct key k = {kind, first, second};
-
-	return r->n_slots ? r->slots[slot_of(r, &k, key_hash(&k))] : NULL;
-}
-
-static bool grow(struct roster *r)
-{
-	size_t n = r->n_slots ? r->n_slots * 2 : SLOTS_MIN;
-	struct entry **slots = calloc(n, sizeof(struct entry *));
-
-	if (!slots)
-		return false;
-	for (size_t i = 0; i < r->n_slots; i++) {
-		size_t at;
-
-		if (!r->slots[i])
-			continue;
-		for (at = r->slots[i]->hash & (n - 1); slots[at]; at = (at + 1) & (n - 1))
-			;
-		slots[at] = r->slots[i];
-	}
-	free(r->slots);
-	r->slots = slots;
-	r->n_slots = n;
-	return true;
-}
-
-/* Makes room first, so that adding cannot fail after the entry was made. */
-static bool reserve(struct roster *r)
-{
-	return (r->n_entries + 1) * 4 <= r->n_slots * 3 || grow(r);
-}
-
-static void map_add(struct roster *r, struct entry *e, enum kind kind)
-{
-	struct key k;
-
-	e->kind = (uint8_t)kind;
-	k = entry_key(e);
-	e->hash = key_hash(&k);
-	r->slots[slot_of(r, &k, e->hash)] = e;
-	r->n_entries++;
-}
-
-/* ---------------------------------------------------------------- the order of versions */
-
-static void order_remove(struct roster *r, struct entry *e)
-{
-	if (e->version == 0)
-		return; /* not in it */
-	*(e->older ? &e->older->newer : &r->oldest) = e->newer;
-	*(e->newer ? &e->newer->older : &r->newest) = e->older;
-}
-
-static void order_append(struct roster *r, struct entry *e)
-{
-	e->older = r->newest;
-	e->newer = NULL;
-	*(r->newest ? &r->newest->newer : &r->oldest) = e;
-	r->newest = e;
-}
-
-static void set_version(struct roster *r, struct entry *e, uint64_t version)
-{
-	order_remove(r, e);
-	e->version = version;
-	if (r->newest && r->newest->version > version)
-		r->unsorted = true;
-	order_append(r, e);
-	if (version > r->version)
-		r->version = version;
-}
-
-/* Merge sort of the list, by version; equal ones stay as they came. Needs no memory and no recursion. */
-static struct entry *merge(struct entry *a, struct entry *b)
-{
-	struct entry *head = NULL, **tail = &head;
-
-	while (a && b) {
-		struct entry **first = b->version < a->version ? &b : &a;
-
-		*tail = *first;
-		tail = &(*first)->newer;
-		*first = *tail;
-	}
-	*tail = a ? a : b;
-	return head;
-}
-
-static void order_sort(struct roster *r)
-{
-	struct entry *sorted[64] = {NULL}, *all = NULL, *e = r->oldest, *next, *last = NULL;
-
-	for (; e; e = next) {
-		struct entry *run = e;
-		size_t i = 0;
-
-		next = e->newer;
-		run->newer = NULL;
-		for (; sorted[i]; i++) { /* sorted[i] holds 2^i entries, all before this one */
-			run = merge(sorted[i], run);
-			sorted[i] = NULL;
-		}
-		sorted[i] = run;
-	}
-	for (size_t i = 0; i < 64; i++)
-		all = merge(sorted[i], all);
-	r->oldest = all;
-	for (e = all; e; e = e->newer) {
-		e->older = last;
-		last = e;
-	}
-	r->newest = last;
-	r->unsorted = false;
-}
-
-/* ---------------------------------------------------------------- create, destroy */
-
-struct roster *roster_create(void)
-{
-	return calloc(1, sizeof(struct roster));
-}
-
-static void entry_destroy(struct entry *e)
-{
-	struct membership *m = (struct membership *)e;
-
-	switch ((enum kind)e->kind) {
-	case USER:
-		free(((struct user *)e)->details);
-		break;
-	case GROUP:
-		free(((struct group *)e)->details);
-		break;
-	case MEMBERSHIP:
-		for (size_t i = 0; i < m->n_stays; i++)
-			free(m->rows[i]);
-		free(m->rows);
-		free(m->stays);
-		break;
-	case BLOCK:
-	case STAY:
-		break;
-	}
-	free(e);
-}
-
-void roster_clear(struct roster *r)
-{
-	for (size_t i = 0; i < r->n_slots; i++)
-		if (r->slots[i])
-			entry_destroy(r->slots[i]);
-	free(r->slots);
-	free(r->tokens);
-	free(r->token_pointers);
-	memset(r, 0, sizeof(*r));
-}
-
-void roster_destroy(struct roster *r)
-{
-	if (!r)
-		return;
-	roster_clear(r);
-	free(r);
-}
-
-uint64_t roster_version(const struct roster *r)
-{
-	return r->version;
-}
 
 /* ---------------------------------------------------------------- apply */
 
@@ -331,10 +26,10 @@ static bool name_ok(const char *name)
 /* The user's entry, made if there is none. NULL: out of memory. */
 static struct user *intern_user(struct roster *r, const char *name)
 {
-	struct user *u = (struct user *)find(r, USER, name, "");
+	struct user *u = (struct user *)roster_find(r, USER, name, "");
 	size_t len = strlen(name) + 1;
 
-	if (u || !reserve(r))
+	if (u || !roster_reserve(r))
 		return u;
 	u = calloc(1, sizeof(*u) + len);
 	if (!u)
@@ -342,16 +37,16 @@ static struct user *intern_user(struct roster *r, const char *name)
 	memcpy(u->name, name, len);
 	u->shown.name = u->name;
 	u->shown.title = u->shown.password = "";
-	map_add(r, &u->entry, USER);
+	roster_add(r, &u->entry, USER);
 	return u;
 }
 
 static struct group *intern_group(struct roster *r, const char *name)
 {
-	struct group *g = (struct group *)find(r, GROUP, name, "");
+	struct group *g = (struct group *)roster_find(r, GROUP, name, "");
 	size_t len = strlen(name) + 1;
 
-	if (g || !reserve(r))
+	if (g || !roster_reserve(r))
 		return g;
 	g = calloc(1, sizeof(*g) + len);
 	if (!g)
@@ -359,7 +54,7 @@ static struct group *intern_group(struct roster *r, const char *name)
 	memcpy(g->name, name, len);
 	g->shown.name = g->name;
 	g->shown.title = g->shown.owner = "";
-	map_add(r, &g->entry, GROUP);
+	roster_add(r, &g->entry, GROUP);
 	return g;
 }
 
@@ -460,7 +155,7 @@ static enum im_status apply_user(struct roster *r, uint64_t version, const Im__B
 	shown.name = u->name;
 	u->shown = shown;
 	u->entry.removed = item->removed;
-	set_version(r, &u->entry, version);
+	roster_set_version(r, &u->entry, version);
 	r->n_users += user_present(u);
 	return IM_OK;
 }
@@ -488,7 +183,7 @@ static enum im_status apply_group(struct roster *r, uint64_t version, const Im__
 	g->shown.owner = put(&at, owner);
 	g->shown.version = version;
 	g->entry.removed = item->removed;
-	set_version(r, &g->entry, version);
+	roster_set_version(r, &g->entry, version);
 	r->n_groups += group_present(g);
 	return IM_OK;
 }
@@ -510,7 +205,7 @@ static bool is_open(const struct membership *m)
 
 static struct membership *intern_membership(struct roster *r, const char *group, const char *user)
 {
-	struct membership *m = (struct membership *)find(r, MEMBERSHIP, group, user);
+	struct membership *m = (struct membership *)roster_find(r, MEMBERSHIP, group, user);
 	struct group *g;
 	struct user *u;
 
@@ -518,7 +213,7 @@ static struct membership *intern_membership(struct roster *r, const char *group,
 		return m;
 	g = intern_group(r, group);
 	u = intern_user(r, user);
-	if (!g || !u || !reserve(r) || !(m = calloc(1, sizeof(*m))))
+	if (!g || !u || !roster_reserve(r) || !(m = calloc(1, sizeof(*m))))
 		return NULL;
 	m->group = g;
 	m->user = u;
@@ -526,7 +221,7 @@ static struct membership *intern_membership(struct roster *r, const char *group,
 	g->members = m;
 	m->next_group = u->memberships;
 	u->memberships = m;
-	map_add(r, &m->entry, MEMBERSHIP);
+	roster_add(r, &m->entry, MEMBERSHIP);
 	return m;
 }
 
@@ -580,7 +275,7 @@ static enum im_status apply_member(struct roster *r, uint64_t version, const Im_
 		return IM_EXISTS;
 	m->stays[at].to_seq = item->to_seq;
 	m->stays[at].role = role;
-	set_version(r, &m->rows[at]->entry, version);
+	roster_set_version(r, &m->rows[at]->entry, version);
 	m->group->shown.n_members -= was_open;
 	m->group->shown.n_members += is_open(m);
 	return IM_OK;
@@ -588,10 +283,10 @@ static enum im_status apply_member(struct roster *r, uint64_t version, const Im_
 
 static struct block *intern_block(struct roster *r, const char *user, const char *blocked)
 {
-	struct block *b = (struct block *)find(r, BLOCK, user, blocked);
+	struct block *b = (struct block *)roster_find(r, BLOCK, user, blocked);
 	char *at;
 
-	if (b || !reserve(r))
+	if (b || !roster_reserve(r))
 		return b;
 	b = calloc(1, sizeof(*b) + strlen(user) + strlen(blocked) + 2);
 	if (!b)
@@ -599,7 +294,7 @@ static struct block *intern_block(struct roster *r, const char *user, const char
 	at = b->user;
 	(void)put(&at, user);
 	b->blocked = put(&at, blocked);
-	map_add(r, &b->entry, BLOCK);
+	roster_add(r, &b->entry, BLOCK);
 	return b;
 }
 
@@ -615,7 +310,7 @@ static enum im_status apply_block(struct roster *r, uint64_t version, const Im__
 	if (version <= b->entry.version)
 		return IM_EXISTS;
 	b->entry.removed = item->removed;
-	set_version(r, &b->entry, version);
+	roster_set_version(r, &b->entry, version);
 	return IM_OK;
 }
 
@@ -634,21 +329,21 @@ enum im_status roster_apply(struct roster *r, const Im__Bus__RosterItem *item)
 
 const struct roster_user *roster_user(const struct roster *r, const char *name)
 {
-	const struct user *u = (const struct user *)find(r, USER, name, "");
+	const struct user *u = (const struct user *)roster_find(r, USER, name, "");
 
 	return u && user_present(u) ? &u->shown : NULL;
 }
 
 const struct roster_group *roster_group(const struct roster *r, const char *name)
 {
-	const struct group *g = (const struct group *)find(r, GROUP, name, "");
+	const struct group *g = (const struct group *)roster_find(r, GROUP, name, "");
 
 	return g && group_present(g) ? &g->shown : NULL;
 }
 
 const char *roster_role(const struct roster *r, const char *group, const char *user)
 {
-	const struct membership *m = (const struct membership *)find(r, MEMBERSHIP, group, user);
+	const struct membership *m = (const struct membership *)roster_find(r, MEMBERSHIP, group, user);
 
 	return m && is_open(m) && group_present(m->group) ? m->stays[m->n_stays - 1].role : NULL;
 }
@@ -660,14 +355,14 @@ bool roster_is_member(const struct roster *r, const char *group, const char *use
 
 bool roster_is_blocked(const struct roster *r, const char *user, const char *blocked)
 {
-	const struct entry *e = find(r, BLOCK, user, blocked);
+	const struct entry *e = roster_find(r, BLOCK, user, blocked);
 
 	return e && e->version && !e->removed;
 }
 
 size_t roster_stays(const struct roster *r, const char *group, const char *user, const struct roster_stay **out)
 {
-	const struct membership *m = (const struct membership *)find(r, MEMBERSHIP, group, user);
+	const struct membership *m = (const struct membership *)roster_find(r, MEMBERSHIP, group, user);
 
 	*out = m ? m->stays : NULL;
 	return m ? m->n_stays : 0;
@@ -711,7 +406,7 @@ void roster_each_group(const struct roster *r, roster_group_fn *fn, void *arg)
 
 void roster_each_member(const struct roster *r, const char *group, roster_member_fn *fn, void *arg)
 {
-	const struct group *g = (const struct group *)find(r, GROUP, group, "");
+	const struct group *g = (const struct group *)roster_find(r, GROUP, group, "");
 
 	if (!g || !group_present(g))
 		return;
@@ -722,7 +417,7 @@ void roster_each_member(const struct roster *r, const char *group, roster_member
 
 void roster_each_group_of(const struct roster *r, const char *user, roster_group_fn *fn, void *arg)
 {
-	const struct user *u = (const struct user *)find(r, USER, user, "");
+	const struct user *u = (const struct user *)roster_find(r, USER, user, "");
 
 	if (!u)
 		return;
@@ -830,7 +525,7 @@ void roster_since(const struct roster *r, uint64_t version, roster_item_fn *fn, 
 	const struct entry *e;
 
 	if (r->unsorted)
-		order_sort((struct roster *)(uintptr_t)r); /* the order is a cache of ours: what callers see stays the same */
+		roster_sort((struct roster *)(uintptr_t)r); /* the order is a cache of ours: what callers see stays the same */
 	e = r->newest;
 	while (e && e->version > version)
 		e = e->older;
