@@ -305,7 +305,7 @@ static void a_busy_section_is_renewed_before_it_runs_dry(void **state)
 		assert_int_equal(seq, last + 1);
 		last = seq;
 		if (last % 1000 == 0)
-			run_for(0);
+			run_for(1); /* not 0: since libuv 1.45 that ends before the first turn */
 	}
 	assert_int_equal(busy, 0);
 	assert_in_range(b->requests, 3, 15); /* steps grow */
