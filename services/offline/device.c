@@ -409,6 +409,7 @@ static void take_over(struct delivery *d, struct device *dev, struct session *ol
 void device_attach(struct delivery *d, struct session *s)
 {
 	struct device *dev = device_find(s->account, s->client_id);
+	bool known = dev != NULL;
 
 	if (dev && dev->session && dev->session->handle > s->handle) {
 		s->state = SESSION_OVER;
@@ -430,6 +431,8 @@ void device_attach(struct delivery *d, struct session *s)
 	s->state = SESSION_LOADING;
 	if (dev->loaded)
 		device_connect(d, dev);
+	if (known)
+		owed_ask(d, s); /* what is owed went with the connection before, and no load brings it */
 }
 
 void device_detach(struct delivery *d, struct session *s)

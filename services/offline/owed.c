@@ -163,7 +163,7 @@ void owed_stop(struct session *s)
 	s->owed = NULL;
 }
 
-/* ---- sessions without an inbox filter have no device that would bring theirs along */
+/* ---- sessions without an inbox filter have no device that would bring theirs along, nor those that take one over */
 
 static void on_ask_refusal(void *arg, const Im__Bus__StoredRefusal *r)
 {
@@ -208,7 +208,7 @@ void owed_ask(struct delivery *d, struct session *s)
 	struct ask *q;
 
 	s->refusals_asked = true;
-	if (d->settings->unsubscribed == IM_UNSUBSCRIBED_NONE)
+	if (!s->codec && d->settings->unsubscribed == IM_UNSUBSCRIBED_NONE)
 		return;
 	q = calloc(1, sizeof *q);
 	if (!q)

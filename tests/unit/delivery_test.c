@@ -337,6 +337,22 @@ static const struct packet *badge_now(void)
 	return p;
 }
 
+/* Its device is in memory still, so nothing is loaded that would bring them along. */
+static void what_is_owed_is_owed_to_the_connection_that_takes_over(void **state)
+{
+	(void)state;
+	world_refusal(9, "alice", "alice:phone", "too_fast");
+	connect_live(1, "alice", "alice:phone");
+	assert_int_equal(world_count(1, "im/v1/in/err", 0), 1);
+	connect_live(2, "alice", "alice:phone");
+	delivery_closed(world.delivery, 1);
+	world_settle();
+	assert_int_equal(world_count(2, "im/v1/in/err", 0), 1);
+	world_pass_ms(100000);
+	world_settle();
+	assert_int_equal(world_refusals_open("alice", "alice:phone"), 0);
+}
+
 /* Neither what was said before one came nor what is said after one has gone. */
 static void the_badge_counts_what_may_be_seen(void **state)
 {
@@ -753,6 +769,7 @@ int main(void)
 		T(acking_survives_the_connection),
 		T(receipts_come_from_acks_only),
 		T(badge_follows_messages_and_reading),
+		T(what_is_owed_is_owed_to_the_connection_that_takes_over),
 		T(the_badge_counts_what_may_be_seen),
 		T(what_comes_while_no_filter_is_left_waits),
 		T(members_see_their_stays_only),
