@@ -7,6 +7,7 @@
 set -eu
 
 mosquitto_least=2.0.21
+apt_options=(-qy --no-install-recommends -o DPkg::Lock::Timeout=300) # a fresh machine may be busy updating itself
 broker=(mosquitto mosquitto-clients mosquitto-dev libmosquitto-dev)
 run=(gcc libc6-dev cmake ninja-build pkg-config libuv1-dev libsodium-dev libjansson-dev libprotobuf-c-dev protobuf-c-compiler
 	libsqlite3-dev uthash-dev zlib1g-dev libncurses-dev)
@@ -59,7 +60,7 @@ install_broker() {
 			exit 1
 		fi
 	fi
-	as_root apt-get install -qy --no-install-recommends "${from[@]}" "${broker[@]}"
+	as_root apt-get install "${apt_options[@]}" "${from[@]}" "${broker[@]}"
 }
 
 # Packages must not start services meanwhile; an admin's own policy stays.
@@ -114,6 +115,8 @@ if [ "$(id -u)" != 0 ] && ! command -v sudo >/dev/null; then
 	say "this is neither root nor is there sudo; as root: $(readlink -f "$0") $1"
 	exit 1
 fi
+exec 9<"$0"
+flock 9 # two starts at once: one after the other
 had_broker=
 ! installed mosquitto || had_broker=yes
 trap unguard_services EXIT
@@ -121,7 +124,7 @@ guard_services
 as_root apt-get update -q
 [ "$1" != test ] || need_clang_runtime # again: a fresh system knows no packages before its first update
 [ -z "$broker_missing" ] || install_broker
-[ ${#missing[@]} -eq 0 ] || as_root apt-get install -qy --no-install-recommends "${missing[@]}"
+[ ${#missing[@]} -eq 0 ] || as_root apt-get install "${apt_options[@]}" "${missing[@]}"
 if [ -z "$had_broker" ] && [ -d /run/systemd/system ]; then
 	as_root systemctl disable -q mosquitto.service # at the next boot it would take port 1883
 fi
