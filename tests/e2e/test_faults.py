@@ -311,6 +311,18 @@ def test_something_else_in_the_place_of_a_file_or_folder_is_named(name):
         all_there(im)
 
 
+@pytest.mark.parametrize("setting", ["im_store", "im_sequences"])
+def test_path_whose_folder_is_missing_is_named(setting):
+    with stopped() as im:
+        conf = im.dir / "broker.conf"
+        good = conf.read_text()
+        conf.write_text(f"{good}plugin_opt_{setting} sqlite:{im.dir}/not/there\n")
+        refused_start(im, f"{im.dir}/not/there")
+        conf.write_text(good)
+        im.start()
+        all_there(im)
+
+
 def test_read_only_state_is_named_and_nothing_is_changed():
     if os.geteuid() != 0:
         pytest.skip("a read-only mount needs root")
