@@ -15,7 +15,7 @@
 const struct verb verb_table[] = {
 	{"user", "add", "user", "title no_password?", "user.add", run_user_add, NULL, NULL, "makes a user; the password is read from standard input"},
 	{"user", "import", "file", NULL, "user.import", run_user_import, NULL, NULL, "makes a user of each line \"name,password\"; FILE may be -"},
-	{"user", "remove", "user", NULL, "user.remove", NULL, NULL, NULL, "removes a user; messages stay"},
+	{"user", "remove", "user", NULL, "user.remove", NULL, NULL, NULL, "removes a user for good: the name is not given again; messages stay"},
 	{"user", "password", "user", NULL, "user.password", run_user_add, NULL, NULL, "sets a password, read from standard input"},
 	{"user", "title", "user title", NULL, "user.title", NULL, NULL, NULL, "sets the shown name"},
 	{"user", "disable", "user", NULL, "user.disable", NULL, NULL, NULL, "no login until enabled"},

@@ -334,6 +334,13 @@ const struct roster_user *roster_user(const struct roster *r, const char *name)
 	return u && user_present(u) ? &u->shown : NULL;
 }
 
+bool roster_was_user(const struct roster *r, const char *name)
+{
+	const struct user *u = (const struct user *)roster_find(r, USER, name, "");
+
+	return u && u->entry.version && u->entry.removed;
+}
+
 const struct roster_group *roster_group(const struct roster *r, const char *name)
 {
 	const struct group *g = (const struct group *)roster_find(r, GROUP, name, "");

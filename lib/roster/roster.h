@@ -59,6 +59,7 @@ void roster_swap(struct roster *a, struct roster *b); /* exchanges contents: a s
 uint64_t roster_version(const struct roster *r); /* of the newest item */
 
 const struct roster_user *roster_user(const struct roster *r, const char *name);   /* NULL: none */
+bool roster_was_user(const struct roster *r, const char *name); /* a user of this name has been removed */
 const struct roster_group *roster_group(const struct roster *r, const char *name); /* NULL: none */
 bool roster_is_member(const struct roster *r, const char *group, const char *user); /* now */
 const char *roster_role(const struct roster *r, const char *group, const char *user); /* NULL: not a member now */

@@ -149,7 +149,7 @@ const struct command command_table[] = {
 
 	{"user.add", WHO_ADMIN, user_add_args, command_user_add, "makes a user"},
 	{"user.import", WHO_ADMIN, import_args, command_user_import, "makes many users; reports each that could not be made"},
-	{"user.remove", WHO_ADMIN, user_args, command_user_remove, "removes a user, its tokens, memberships and blocks; messages stay"},
+	{"user.remove", WHO_ADMIN, user_args, command_user_remove, "removes a user, its tokens, memberships and blocks; messages stay, and the name is not given again"},
 	{"user.password", WHO_ADMIN, password_args, command_user_password, "sets a password; open connections end"},
 	{"user.title", WHO_ADMIN, user_title_args, command_user_title, "sets the shown name"},
 	{"user.disable", WHO_ADMIN, user_args, command_user_disable, "no login until enabled; open connections end"},

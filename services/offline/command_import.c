@@ -79,6 +79,8 @@ static const char *check(struct call *call, struct import *im, size_t i, enum im
 		return "the same name stands further up";
 	if (roster_user(call->env->roster, json_string_value(name)) != NULL)
 		return "there is a user of this name already";
+	if (roster_was_user(call->env->roster, json_string_value(name)))
+		return "a removed user's name is not given again";
 	return NULL;
 }
 

@@ -59,9 +59,12 @@ static void hash_then(struct call *call, command_fn *then)
 
 static bool name_is_free(struct call *call, const char *name)
 {
-	if (roster_user(call->env->roster, name) == NULL)
+	if (roster_user(call->env->roster, name) != NULL)
+		call_refuse(call, IM_REFUSE_EXISTS, "there is a user %s already", name);
+	else if (roster_was_user(call->env->roster, name)) /* conversations are kept under the name */
+		call_refuse(call, IM_REFUSE_EXISTS, "%s was a user before; the name is not given again, for a new one would read the old one's messages", name);
+	else
 		return true;
-	call_refuse(call, IM_REFUSE_EXISTS, "there is a user %s already", name);
 	return false;
 }
 
