@@ -428,9 +428,10 @@ def test_bridges_both_ways(sides, from_, sent, to, received):
 
 def test_many_at_once_arrive_in_order(sides):
     def script(side):
-        with user(side, "tele", "burst", v5=False) as p, user(side, "reader", "burst-sub") as s:
+        sender = Client(side, "tele", raw_id="burst")
+        sender.mqtt.max_inflight_messages_set(100)  # before connecting: Paho 2 refuses it later
+        with sender as p, user(side, "reader", "burst-sub") as s:
             s.subscribe("tele/burst", 1)
-            p.mqtt.max_inflight_messages_set(100)
             infos = [p.mqtt.publish("tele/burst", f"{i}", 1) for i in range(3000)]
             infos[-1].wait_for_publish(20)
             return [m.payload for m in s.all("tele/burst", 0.6)]
