@@ -51,7 +51,10 @@ def test_acking_device_gets_only_what_it_has_not_acked(im):
         for i in range(3):
             alice.publish("im/v1/to/u/dave", f"n{i}")
         seqs = [json.loads(dave.next("im/v1/in/msg/u/alice").payload)["seq"] for _ in range(3)]
+        alice.subscribe("im/v1/in/evt/receipt")
         dave.publish("im/v1/ack", json.dumps([{"conv": "u/alice", "delivered": seqs[1]}]))
+        while alice.json("im/v1/in/evt/receipt")["delivered"] < seqs[1]:
+            pass  # the receipt tells that the cursor has moved
     with Client(im, "dave", "acker") as dave:
         dave.subscribe("im/v1/in/#")
         assert bodies(dave.all("im/v1/in/msg/u/alice", 1)) == ["n2"]
