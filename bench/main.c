@@ -23,10 +23,10 @@
 #define STALL_MS 60000 /* nothing arrived for so long: give up */
 
 struct options {
-	const char *host, *credentials, *body;
+	const char *host, *credentials, *group;
 	int port;
 	bool im, websocket;
-	unsigned pairs, size, window, seconds, rate, count, qos;
+	unsigned pairs, size, window, seconds, rate, count, qos, first;
 };
 
 struct side {
@@ -36,7 +36,7 @@ struct side {
 	bool receiver, ready;
 };
 
-static struct options o = {.host = "127.0.0.1", .port = 1883, .pairs = 50, .size = 100, .window = 32, .seconds = 5, .rate = 1000, .count = 1000, .qos = 1};
+static struct options o = {.host = "127.0.0.1", .port = 1883, .pairs = 50, .size = 100, .window = 32, .seconds = 5, .rate = 1000, .count = 1000, .qos = 1, .group = "bench"};
 static struct client_loop *loop;
 static struct side *senders, *receivers;
 static unsigned n_senders, n_receivers, ups, readies;
@@ -77,9 +77,10 @@ static void credentials_read(void)
 	(void)fclose(f);
 }
 
-/* bench users are called b0, b1, ... in the file's order. */
+/* Users in the file's order from --first on: each run takes fresh ones, to whom nothing is owed from the run before. */
 static void side_name(struct side *s, unsigned number, const char *device)
 {
+	number += o.first;
 	if (o.credentials && number >= n_credentials)
 		die("not enough users in the credentials file");
 	(void)snprintf(s->user, sizeof(s->user), "%s", o.credentials ? credentials[number].name : "anybody");
@@ -376,6 +377,7 @@ static void scenario_rate(void)
 /* Group messages under way, found by their stamps. */
 static struct { int64_t stamp; unsigned got; } fan[FAN_WINDOW];
 static unsigned fan_open;
+static char fan_topic[128];
 static struct histogram fan_times;
 
 static void fan_send(unsigned slot)
@@ -386,7 +388,7 @@ static void fan_send(unsigned slot)
 	last = now > last ? now : last + 1; /* no two alike */
 	fan[slot].stamp = last;
 	fan[slot].got = 0;
-	send_one(0, o.im ? "im/v1/to/g/bench" : "bench/group", last);
+	send_one(0, o.im ? fan_topic : "bench/group", last);
 	client_flush(senders[0].client);
 }
 
@@ -410,6 +412,7 @@ static void fan_on_received(struct side *s, int64_t stamp)
 /* One sender, `count` receivers of a group, four messages under way: the next goes when all have one of them. */
 static void scenario_fanout(void)
 {
+	(void)snprintf(fan_topic, sizeof(fan_topic), "im/v1/to/g/%s", o.group);
 	pairs_make(1, o.count);
 	if (!o.im)
 		for (unsigned i = 0; i < n_receivers; i++)
@@ -510,7 +513,7 @@ static void options_read(int argc, char **argv)
 	static const struct option table[] = {
 		{"host", 1, 0, 'h'}, {"port", 1, 0, 'p'}, {"im", 0, 0, 'i'}, {"websocket", 0, 0, 'w'}, {"credentials", 1, 0, 'c'},
 		{"pairs", 1, 0, 'n'}, {"size", 1, 0, 's'}, {"window", 1, 0, 'W'}, {"seconds", 1, 0, 't'}, {"rate", 1, 0, 'r'},
-		{"count", 1, 0, 'C'}, {"qos", 1, 0, 'q'}, {0, 0, 0, 0},
+		{"count", 1, 0, 'C'}, {"qos", 1, 0, 'q'}, {"first", 1, 0, 'f'}, {"group", 1, 0, 'g'}, {0, 0, 0, 0},
 	};
 	int k;
 
@@ -528,6 +531,8 @@ static void options_read(int argc, char **argv)
 		case 'r': o.rate = (unsigned)atoi(optarg); break;
 		case 'C': o.count = (unsigned)atoi(optarg); break;
 		case 'q': o.qos = (unsigned)atoi(optarg); break;
+		case 'f': o.first = (unsigned)atoi(optarg); break;
+		case 'g': o.group = optarg; break;
 		default: die("usage: im-bench pairs|rate|fanout|backlog|connect|idle [--im] [--port N] ...");
 		}
 	}

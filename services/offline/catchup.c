@@ -308,6 +308,30 @@ static bool hand_kept(struct delivery *d, struct session *s)
 	return !c->work;
 }
 
+/*
+ * Whether messages are known that the reader lacks. A page that found none of them answers for all up to
+ * then, so that nobody asks for ever.
+ */
+static bool lacks(struct delivery *d, const struct reader *r)
+{
+	uint64_t next;
+
+	if (!r->covered || r->conv->newest <= r->cursor.handed || r->conv->newest == r->empty_at)
+		return false;
+	next = reader_visible(d, r, r->cursor.handed + 1);
+	return next && next <= r->conv->newest;
+}
+
+/* The last look before live: a reader may have left the queue for what was kept, and the kept ones were let go. */
+static void queue_lacking(struct delivery *d, struct session *s)
+{
+	struct device *dev = s->device;
+
+	for (uint32_t i = 0; i < dev->cap; i++)
+		if (dev->readers[i] && lacks(d, dev->readers[i]))
+			work_add(s->catchup, dev->readers[i]);
+}
+
 static void go_live(struct delivery *d, struct session *s)
 {
 	if (s->catchup->announced)
@@ -326,6 +350,8 @@ static void step(struct delivery *d, struct session *s)
 	if (s->page || c->retry_at)
 		return;
 	if (!c->work && hand_kept(d, s))
+		queue_lacking(d, s);
+	if (!c->work)
 		go_live(d, s);
 	else if (handover_room(d, s))
 		run_add(d, c);
@@ -408,6 +434,8 @@ static void page_next(struct delivery *d, struct page *p, enum im_status st)
 		session_plan(d, s);
 		return;
 	}
+	if (!p->rows && !p->full)
+		r->empty_at = r->conv->newest;
 	if (p->full || (p->rows && !p->uncovered && is_behind(d, r) && !kept_goes_on(d, c, r)))
 		work_add(c, r);
 	step(d, s);

@@ -383,6 +383,7 @@ void device_connect(struct delivery *d, struct device *dev)
 		if (!r)
 			continue;
 		cursor_connect(&r->cursor);
+		r->empty_at = 0;
 		due_plan(d, &r->due, DUE_READER, 0);
 		reader_cover(r);
 	}

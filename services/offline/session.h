@@ -49,6 +49,7 @@ struct reader {
 	struct reader *dirty_next;
 	struct cursor cursor;
 	uint64_t stored;          /* delivered, as the store was told last */
+	uint64_t empty_at;        /* newest of the conversation when a page found nothing above `handed` */
 	bool working, dirty;
 	bool covered;             /* a filter of the session matches the conversation */
 };
