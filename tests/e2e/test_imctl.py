@@ -108,7 +108,9 @@ VERBS = [
 @pytest.mark.parametrize("as_json", [False, True])
 def test_every_verb_and_its_exit_code(im, as_json):
     wrong = []
+    second = {"ann": "eve", "u/ann": "u/eve", "nopw": "nopw2"} if as_json else {}  # a removed name is not given again
     for words, stdin, code in VERBS:
+        words = [second.get(w, w) for w in words]
         p = im.imctl(*(["--json"] if as_json else []), *words, stdin=stdin if stdin is not None else "", check=False)
         if p.returncode != code:
             wrong.append((words, "exit", p.returncode, "wanted", code, p.stdout[-200:], p.stderr[-300:]))
