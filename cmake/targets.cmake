@@ -7,6 +7,9 @@ target_compile_options(im_flags INTERFACE
   -Werror=implicit -Werror=incompatible-pointer-types -Werror=int-conversion
   -fstack-protector-strong -fno-strict-aliasing -fvisibility=hidden -fPIC)
 target_link_options(im_flags INTERFACE -Wl,-z,relro,-z,now,-z,noexecstack,--as-needed)
+if(IM_KILLPOINTS)
+  target_compile_definitions(im_flags INTERFACE IM_KILLPOINTS)
+endif()
 if(IM_SANITIZE)
   target_compile_options(im_flags INTERFACE -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
   target_link_options(im_flags INTERFACE -fsanitize=address,undefined)

@@ -11,6 +11,7 @@
 #include "journal.h"
 
 #include "base/clock.h"
+#include "base/killpoint.h"
 #include "base/log.h"
 #include "base/record.h"
 #include "journal_internal.h"
@@ -320,6 +321,7 @@ static enum im_status next_segment(struct journal *j)
 	if (!s)
 		return im_fail(&j->why, IM_BUSY, "the journal's next segment is not ready: %s", thread_says(j, &copy, "it is being prepared"));
 	e = segment_activate(j->options.fs, s, old->end, NULL);
+	IM_KILLPOINT("journal.after_activate");
 	if (e != 0) {
 		journal_poison(j, "write", e);
 		segment_remove(j->options.fs, j->dir, s);
@@ -430,7 +432,9 @@ static enum im_status append(struct journal *j, const void *body, size_t len, in
 	if (!record)
 		return im_fail(&j->why, IM_BUSY, "out of memory for a record of %zu bytes", size);
 	at = SEGMENT_PAGE + (j->current->end - j->current->start);
+	IM_KILLPOINT("journal.before_write");
 	e = segment_write(j->options.fs, j->current->fd, record, size, at);
+	IM_KILLPOINT("journal.after_write");
 	if (e != 0)
 		return refuse(j, "write", e, at);
 	if (j->options.durability == IM_DURABILITY_DISK) {

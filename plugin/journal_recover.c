@@ -6,6 +6,8 @@
  */
 #include "journal_internal.h"
 
+#include "base/killpoint.h"
+
 #include <dirent.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -156,6 +158,7 @@ enum im_status journal_recover(const struct journal_fs *fs, const char *dir, str
 		struct segment_before before = {0, 0};
 		struct segment *s = NULL;
 
+		IM_KILLPOINT("journal.in_recovery");
 		f.seen = files[i].epoch > f.seen ? files[i].epoch : f.seen;
 		if (files[i].epoch == closed_epoch) {
 			useless(&f, files[i]);

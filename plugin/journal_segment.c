@@ -7,6 +7,7 @@
  */
 #include "journal_segment.h"
 
+#include "base/killpoint.h"
 #include "base/record.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -92,6 +93,7 @@ ssize_t segment_read(const struct journal_fs *fs, int fd, void *data, size_t len
 
 int segment_sync(const struct journal_fs *fs, int fd)
 {
+	IM_KILLPOINT("journal.before_sync");
 	while (fs->fdatasync(fd) != 0)
 		if (errno != EINTR)
 			return errno;
@@ -194,6 +196,7 @@ enum im_status segment_make_start(const struct journal_fs *fs, const char *dir, 
 		m->s = NULL;
 		return im_fail(err, IM_FAILED, "cannot create %.120s: %s", path, strerror(e));
 	}
+	IM_KILLPOINT("journal.after_create");
 	return IM_OK;
 }
 
@@ -217,6 +220,7 @@ enum im_status segment_make_step(const struct journal_fs *fs, const char *dir, s
 	m->zeroed += n;
 	if (m->zeroed < size)
 		return IM_BUSY;
+	IM_KILLPOINT("journal.after_prepare");
 	*out = m->s;
 	m->s = NULL;
 	return IM_OK;

@@ -9,6 +9,7 @@
 #include "session.h"
 
 #include "base/clock.h"
+#include "base/killpoint.h"
 #include "base/log.h"
 
 #include <stdio.h>
@@ -53,6 +54,7 @@ static void moves_done(void *arg, enum im_status st)
 	while (*link != b)
 		link = &(*link)->next;
 	*link = b->next;
+	IM_KILLPOINT("delivery.after_mark");
 	if (st != IM_OK)
 		im_log(IM_LOG_WARNING, "evt=cursors_not_stored entries=%zu status=%s then=\"again in a second\"", b->n, im_status_name(st));
 	for (size_t i = 0; i < b->n; i++) {
@@ -141,6 +143,7 @@ void device_flush(struct delivery *d)
 			r->device->n_dirty--;
 			moves_add(b, &entries[b->n], r->device, r);
 		}
+		IM_KILLPOINT("delivery.before_mark");
 		store_append(d->store, entries, b->n, moves_done, b);
 	}
 }

@@ -15,6 +15,7 @@
 #include "inbox.h"
 
 #include "base/clock.h"
+#include "base/killpoint.h"
 #include "base/log.h"
 #include "decision.h"
 #include <stdlib.h>
@@ -330,6 +331,7 @@ static void tell(struct inbox *in, struct outcome *o)
 			delivery_ack(in->delivery, r->session, o->message, true);
 		break;
 	case OUTCOME_CURSORS:
+		IM_KILLPOINT("delivery.after_ack");
 		delivery_cursors(in->delivery, r->user, r->client_id, r->session, (const Im__Bus__CursorMove *const *)r->cursors, r->n_cursors);
 		break;
 	case OUTCOME_REFUSAL:
@@ -356,6 +358,7 @@ static void on_append(void *arg, enum im_status st)
 		fail(in, st == IM_FAILED ? "the store refused what was decided" : "the store failed to write");
 		return;
 	}
+	IM_KILLPOINT("inbox.before_telling");
 	for (size_t i = 0; i < b->n_outcomes; i++)
 		tell(in, &b->outcomes[i]);
 	if (b->post) {
@@ -364,6 +367,7 @@ static void on_append(void *arg, enum im_status st)
 		mark = mark_find(in, b->node, b->epoch);
 		if (mark)
 			mark->durable.next = b->slice_next;
+		IM_KILLPOINT("inbox.before_confirm");
 		in->on_durable(in->durable_arg, b->epoch, b->slice_next);
 	}
 	if (in->looking || in->looked) {

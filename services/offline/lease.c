@@ -11,6 +11,7 @@
 #include "lease.h"
 
 #include "base/clock.h"
+#include "base/killpoint.h"
 #include "base/log.h"
 #include "bus.pb-c.h"
 #include "wire/name.h"
@@ -190,6 +191,7 @@ static void on_persisted(void *arg, enum im_status st)
 		return;
 	}
 	l->persist = NULL;
+	IM_KILLPOINT("lease.after_store");
 	if (st == IM_OK) {
 		for (size_t i = 0; i < p->n; i++)
 			set_state(l, &l->sections[p->rows[i].section], HELD);
@@ -238,6 +240,7 @@ static void persist(struct lease *l)
 	e.sections = list;
 	e.n_sections = n;
 	l->persist = p;
+	IM_KILLPOINT("lease.before_store");
 	store_append(l->store, &e, 1, on_persisted, p);
 	free(list);
 }

@@ -9,6 +9,7 @@
 #include "link.h"
 
 #include "base/clock.h"
+#include "base/killpoint.h"
 #include "base/log.h"
 #include <stdlib.h>
 #include <string.h>
@@ -192,6 +193,7 @@ static void publish(struct link *l, const void *data, size_t len)
 {
 	if (l->bus)
 		(void)im_mqtt_publish(l->bus, "$im/out", data, len, 0); /* not up: the next hello starts afresh */
+	IM_KILLPOINT("delivery.after_send");
 }
 
 static void publish_parts(struct link *l, const Im__Bus__ToPlugin *parts)

@@ -1,5 +1,6 @@
 #include "store_index.h"
 #include "base/clock.h"
+#include "base/killpoint.h"
 #include "base/log.h"
 
 #include <errno.h>
@@ -468,6 +469,7 @@ static bool apply_all(struct store_index *ix, const struct append_queue *batch, 
 		for (size_t i = 0; i < a->n && ok; i++)
 			ok = apply_entry(ix, &a->entries[i], &data) && note_high(ix, &a->entries[i].pos);
 	im_buf_finish(&data);
+	IM_KILLPOINT("index.in_transaction");
 	return ok && write_cursors(ix, true) && write_ids(ix) && purge_ids(ix) && write_high(ix) &&
 	       store_db_meta_set(ix->db, "applied", &end, sizeof(end)) && store_db_exec(ix->db, DB_COMMIT);
 }
@@ -487,6 +489,7 @@ enum im_status store_index_apply(struct store_index *ix, const struct append_que
 		forget_convs(ix);                         /* numbers of this transaction are gone */
 		return st;
 	}
+	IM_KILLPOINT("index.after_commit");
 	ix->applied = end;
 	ix->checkpoint_due = true;
 	return st;
@@ -497,12 +500,14 @@ enum im_status store_index_checkpoint(struct store_index *ix, struct im_err *err
 	int in_wal = 0, done = 0, rc;
 
 	ix->checkpoint_ms = im_clock_mono_ms();
+	IM_KILLPOINT("index.before_checkpoint");
 	rc = sqlite3_wal_checkpoint_v2(store_db_handle(ix->db), NULL, SQLITE_CHECKPOINT_PASSIVE, &in_wal, &done);
 	if (rc != SQLITE_OK && rc != SQLITE_BUSY)
 		return store_db_fail(ix->db, err, "checkpoint");
 	/* SQLite syncs the database file only after a complete one: with less, the log must stay. */
 	if (rc == SQLITE_BUSY || in_wal != done)
 		return IM_BUSY;
+	IM_KILLPOINT("index.after_checkpoint");
 	ix->checkpoint_due = false;
 	return IM_OK;
 }

@@ -1,5 +1,6 @@
 #include "store_log.h"
 #include "base/clock.h"
+#include "base/killpoint.h"
 #include "base/log.h"
 #include "base/record.h"
 #include "store_segment.h"
@@ -141,6 +142,7 @@ static enum im_status begin_segment(struct store_log *log, uint64_t number, uint
 	if (log->fd >= 0)
 		close(log->fd);
 	log->fd = fd;
+	IM_KILLPOINT("log.new_segment");
 	segment_header_encode(&h, header);
 	st = write_all(log, (const char *)header, sizeof(header), 0, err);
 	if (st != IM_OK)
@@ -166,9 +168,12 @@ static enum im_status write_pending(struct store_log *log, struct im_err *err)
 			return st;
 	}
 	seal_frames(log, log->writing.data, log->writing.len);
+	IM_KILLPOINT("log.before_write");
 	st = write_all(log, log->writing.data, log->writing.len, log->offset, err);
+	IM_KILLPOINT("log.before_sync");
 	if (st == IM_OK)
 		st = sync_segment(log, err);
+	IM_KILLPOINT("log.after_sync");
 	if (st == IM_OK)
 		log->offset += log->writing.len;
 	return st;

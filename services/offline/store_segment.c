@@ -1,4 +1,5 @@
 #include "store_segment.h"
+#include "base/killpoint.h"
 #include "base/record.h"
 
 #include <dirent.h>
@@ -157,6 +158,7 @@ enum im_status segment_take(const char *dir, uint64_t number, uint64_t bytes, in
 		close(made);
 		made = -1;
 	}
+	IM_KILLPOINT("log.after_rename");
 	if (made < 0 || !sync_dir(dir)) {
 		st = im_fail(err, IM_FAILED, "cannot make a segment of the message log, %s: %s", path, strerror(errno));
 		if (made >= 0)

@@ -6,6 +6,8 @@
  */
 #include "seq.h"
 
+#include "base/killpoint.h"
+
 #include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -168,6 +170,7 @@ static enum im_status sqlite_save(void *db, const struct seq_row *rows, size_t n
 	ok = true;
 	for (size_t i = 0; ok && i < n; i++)
 		ok = save_row(s->save, &rows[i]);
+	IM_KILLPOINT("seqgen.before_commit");
 	if (ok && run(s, "COMMIT"))
 		return IM_OK;
 	st = fail(s, "cannot be written", err);

@@ -7,6 +7,8 @@
  */
 #include "seq.h"
 
+#include "base/killpoint.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -173,10 +175,12 @@ static enum im_status commit(struct seqgen *g, struct im_err *err)
 	}
 	if (n == 0)
 		return IM_OK;
+	IM_KILLPOINT("seqgen.before_save");
 	if (g->driver->save(g->db, g->rows, n, err) != IM_OK) {
 		g->stale = true;
 		return IM_FAILED;
 	}
+	IM_KILLPOINT("seqgen.after_save");
 	for (size_t i = 0; i < n; i++)
 		g->now[g->rows[i].section] = g->rows[i].state;
 	return IM_OK;
