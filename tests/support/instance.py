@@ -36,11 +36,12 @@ class Failed(Exception):
 
 
 class Instance:
-    def __init__(self, conf=(), demo=False, keep_dir=None, options=()):
+    def __init__(self, conf=(), demo=False, keep_dir=None, options=(), env=None):
         self.dir = pathlib.Path(keep_dir or tempfile.mkdtemp(prefix="im-test-"))
         self.port, self.ws_port, self.http_port = free_ports(3)
         self.demo, self.options = demo, list(options)
         self.conf = list(conf)
+        self.extra = dict(env or {})  # of the broker and the services, not of imctl
         self.process = None
         self.lines = []
 
@@ -62,7 +63,7 @@ class Instance:
         wrapper = folder / "mosquitto"
         if wrapper.exists():
             return folder
-        wrapper.write_text(f'#!/bin/sh\nLD_PRELOAD="{libs}" exec {real} "$@"\n')
+        wrapper.write_text(f'#!/bin/sh\nLD_PRELOAD="{libs}:$LD_PRELOAD" exec {real} "$@"\n')
         wrapper.chmod(wrapper.stat().st_mode | stat.S_IXUSR)
         return folder
 
@@ -72,7 +73,7 @@ class Instance:
         if self.demo:
             command.append("--demo")
         self._write_conf()
-        self.process = subprocess.Popen(command, env=self.environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        self.process = subprocess.Popen(command, env={**self.environment(), **self.extra}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                         text=True, start_new_session=True)
         ready = threading.Event()
         threading.Thread(target=self._read, args=(ready,), daemon=True).start()
