@@ -172,15 +172,16 @@ def c7_real_time(h, x):
 
 
 def receivers(h):
-    return {name: a["user"] for name, a in h.actors.items() if a["kind"] == "receiver"}
+    """name -> (user, the one conversation it asks for or None)"""
+    return {name: (a["user"], a.get("only")) for name, a in h.actors.items() if a["kind"] == "receiver"}
 
 
 def c8_delivered(h, x):
     found = []
-    for device, user in receivers(h).items():
+    for device, (user, only) in receivers(h).items():
         got = {(d.conv, d.seq) for d in h.deliveries.get(device, ())}
         found += [("UNDELIVERED", f"{device} never got {r.conv} {r.seq} ({r.id})") for r in x.by_place.values()
-                  if (r.conv, r.seq) not in got and x.may_see(r.conv, user, r.seq)]
+                  if (r.conv, r.seq) not in got and only in (None, r.conv) and x.may_see(r.conv, user, r.seq)]
     return found
 
 
@@ -224,7 +225,7 @@ def c12_journal(h, x):
     """What the journal accepted is stored, and with a whole journal nothing else is."""
     sends = {i: conv for kind, i, conv in h.records if kind == "send"}
     found = [("DRIFT", f"{i} is in the journal for {conv} and not stored") for i, conv in sends.items()
-             if i not in x.by_id and not (i in h.pubs and h.pubs[i].refused())]
+             if i not in x.by_id and i in h.pubs and not h.pubs[i].refused()]
     if h.journal_whole:
         found += [("DRIFT", f"{r.id} is stored and never was in the journal") for r in x.by_id.values() if r.id in h.pubs and r.id not in sends]
     return found

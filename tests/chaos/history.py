@@ -185,5 +185,8 @@ class History:
     def _run(self, line):
         self.durability, self.power_window_ns = line["durability"], line["power_window_ns"]
 
+    def _recovered(self, line):
+        pass
+
     def _other(self, line):
         raise ValueError(f"history: no such line: {line}")

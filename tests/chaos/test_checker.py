@@ -167,7 +167,7 @@ MUTATIONS = {
     "delivered after the stay": ("LEAK", lambda h: h.deliveries["cid:r"].append(h.deliveries["bob:r"][-2] if h.deliveries["bob:r"][-2].conv == "g/x" else
                                                                               next(d for d in reversed(h.deliveries["bob:r"]) if d.conv == "g/x"))),
     "delivered to a stranger": ("LEAK", lambda h: h.deliveries["cid:r"].append(h.deliveries["bob:r"][-1])),
-    "in the journal and not stored": ("DRIFT", lambda h: h.records.append(("send", "ann-99", "g/x"))),
+    "in the journal and not stored": ("DRIFT", lambda h: (deny(h, "ann-1", done=None, qos=0), forget(h, "ann-1"), h.records.append(("send", "ann-1", "g/x")))),
     "stored and not in a whole journal": ("DRIFT", lambda h: h.records.pop()),
     "a cursor goes back": ("CURSOR", lambda h: h.cursors.append(("obs", "bob", "u/ann:bob", 2, 1))),
     "a cursor beyond the newest": ("CURSOR", lambda h: h.cursors.append(("obs", "bob", "u/ann:bob", 3, 50))),
