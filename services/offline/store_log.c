@@ -362,10 +362,13 @@ static enum im_status log_recover(struct store_log *log, const struct log_option
 	if (st != IM_OK)
 		return st;
 	log->oldest = found.first;
-	for (number = found.first; number < found.end && st == IM_OK; number++)
+	for (number = found.first; number < found.end; number++) {
 		st = segment_replay(o, number, number + 1 == found.end, &reached, err);
-	if (st != IM_OK)
-		return st;
+		if (st == IM_NOT_FOUND)
+			break; /* its number is given again: a gap would part what stands before it from the rest */
+		if (st != IM_OK)
+			return st;
+	}
 	if (number <= reached >> 32)
 		number = (reached >> 32) + 1;
 	if (found.first == found.end)

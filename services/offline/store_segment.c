@@ -312,10 +312,12 @@ enum im_status segment_replay(const struct log_options *o, uint64_t number, bool
 		goto out_path;
 	if (!segment_header_decode(data, len, number, &h)) {
 		/* The newest one without a header: killed before its first sync, so nothing in it was ever promised. */
-		if (last)
+		if (last) {
 			(void)unlink(path); /* made anew under the same number */
-		else
+			st = IM_NOT_FOUND;
+		} else {
 			st = im_fail(err, IM_FAILED, "%s is damaged: it has no valid header, but a newer segment follows", path);
+		}
 	} else if (strcmp(h.store, o->epoch) != 0) {
 		st = im_fail(err, IM_FAILED, "%s belongs to another store (%s, not %s)", path, h.store, o->epoch);
 	} else if (h.valid > *reached) {

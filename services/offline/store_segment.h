@@ -24,7 +24,7 @@ enum im_status segment_take(const char *dir, uint64_t number, uint64_t bytes, in
 enum im_status segment_spare(const char *dir, uint64_t bytes); /* makes one for later */
 void segment_remove(const char *dir, uint64_t number);
 
-/* Hands on what stands behind o->after and moves *reached to the end of what is valid. */
+/* Hands on what stands behind o->after and moves *reached to the end of what is valid. IM_NOT_FOUND: the last one, never begun; it is gone. */
 enum im_status segment_replay(const struct log_options *o, uint64_t number, bool last, uint64_t *reached, struct im_err *err);
 
 #endif
