@@ -1,4 +1,5 @@
 # Flags once, and one helper per kind of target.
+include(CheckCCompilerFlag)
 add_library(im_flags INTERFACE)
 target_compile_features(im_flags INTERFACE c_std_11)
 target_compile_definitions(im_flags INTERFACE _GNU_SOURCE IM_VERSION="${PROJECT_VERSION}")
@@ -10,12 +11,34 @@ target_link_options(im_flags INTERFACE -Wl,-z,relro,-z,now,-z,noexecstack,--as-n
 if(IM_KILLPOINTS)
   target_compile_definitions(im_flags INTERFACE IM_KILLPOINTS)
 endif()
+
+# What makes a mistake of ours harder to use (docs/hardening.md). Compilers differ in what they know; a sanitizer wants to see
+# a variable that was never set, not a zero.
+set(hardening -Wtrampolines -Wbidi-chars=any -Werror=format-security
+  -fstack-clash-protection -fcf-protection=full -fno-delete-null-pointer-checks -fno-strict-overflow)
 if(IM_SANITIZE)
   target_compile_options(im_flags INTERFACE -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
   target_link_options(im_flags INTERFACE -fsanitize=address,undefined)
+elseif(IM_TSAN)
+  target_compile_options(im_flags INTERFACE -fsanitize=thread -fno-omit-frame-pointer)
+  target_link_options(im_flags INTERFACE -fsanitize=thread)
 else()
-  target_compile_options(im_flags INTERFACE -U_FORTIFY_SOURCE $<$<NOT:$<CONFIG:Debug>>:-D_FORTIFY_SOURCE=2>)
+  list(APPEND hardening -ftrivial-auto-var-init=zero)
+  target_compile_options(im_flags INTERFACE -U_FORTIFY_SOURCE $<$<NOT:$<CONFIG:Debug>>:-D_FORTIFY_SOURCE=3>)
 endif()
+if(CMAKE_C_COMPILER_ID MATCHES "Clang")
+  target_compile_options(im_flags INTERFACE -Wno-implicit-fallthrough) # uthash's macros say it in comments, which only gcc reads
+endif()
+if(IM_FUZZ) # libFuzzer goes by what all of the code does, not by the target's own file alone
+  target_compile_options(im_flags INTERFACE -fsanitize=fuzzer-no-link)
+endif()
+foreach(flag ${hardening})
+  string(MAKE_C_IDENTIFIER "has${flag}" known)
+  check_c_compiler_flag(${flag} ${known})
+  if(${known})
+    target_compile_options(im_flags INTERFACE ${flag})
+  endif()
+endforeach()
 
 # im_library(name SOURCES ... USES ...): a static library; headers are reached as "folder-name/header.h".
 function(im_library name)
@@ -33,6 +56,7 @@ function(im_program name)
   cmake_parse_arguments(A "" "" "SOURCES;USES" ${ARGN})
   add_executable(${name} ${A_SOURCES})
   target_link_libraries(${name} PRIVATE im_flags ${A_USES})
+  target_link_options(${name} PRIVATE -pie)
   add_dependencies(programs ${name})
 endfunction()
 

@@ -333,7 +333,7 @@ static bool check_value(const struct command_arg *a, const json_t *v, struct im_
 
 bool command_check(const struct command *c, const json_t *args, bool admin, struct im_refusal *why)
 {
-	const char *name, *nearest;
+	const char *name, *nearest = NULL;
 	json_t *value;
 
 	json_object_foreach((json_t *)args, name, value) {
