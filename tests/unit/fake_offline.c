@@ -296,7 +296,7 @@ void delivery_device_set(struct delivery *d, uint64_t session, uint32_t max_pack
 {
 	(void)d;
 	assert_int_equal(session, 5);
-	assert_int_equal(max_packet, 256);
+	fake.max_packet = max_packet;
 	trace("device");
 }
 

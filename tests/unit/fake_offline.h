@@ -30,6 +30,7 @@ struct fake {
 	unsigned responses;
 	unsigned refused;          /* of $CONTROL's responses: first commands that were */
 	unsigned kicks;
+	uint32_t max_packet;       /* the newest of a device */
 };
 
 extern struct fake fake;

@@ -482,6 +482,7 @@ static void all_methods_answer(void **state)
 		(void)snprintf(id, sizeof(id), "m%zu", i);
 		assert_true(json_is_true(json_object_get(fake_request("alice", cases[i].method, id, cases[i].args), "ok")));
 	}
+	assert_int_equal(fake.max_packet, 256);
 }
 
 static void all_admin_lists_answer(void **state)
