@@ -59,6 +59,12 @@ static const struct rule rules[] = {
 	{"message_size_limit", PACKET_LIMIT, true, 0, 0,
 	 "the broker acknowledges larger messages of 3.1.1 clients and throws them away; use max_packet_size, which disconnects"},
 	{"max_packet_size", PACKET_LIMIT, true, 0, 0, "the largest message with its envelope, and the services' frames, must fit"},
+	{"use_identity_as_username", MUST_BE_FALSE, false, 0, 0,
+	 "the broker asks no plugin about such logins, so their client ids are not checked and our users have no rights there; with "
+	 "im_certificate_user the plugin reads certificates itself"},
+	{"use_subject_as_username", MUST_BE_FALSE, false, 0, 0,
+	 "the broker asks no plugin about such logins, so their client ids are not checked and our users have no rights there; with "
+	 "im_certificate_user the plugin reads certificates itself"},
 	{"mount_point", MUST_BE_FALSE, true, 0, 0, "it puts a prefix before every topic of a listener's clients, so that im/v1/... is not recognised"},
 };
 #define RULE_COUNT (sizeof(rules) / sizeof(rules[0]))
@@ -129,7 +135,7 @@ static bool is_harmful(const struct rule *rule, int64_t value, int64_t room)
 
 static bool is_per_listener(const struct rule *rule)
 {
-	return strcmp(rule->key, "use_username_as_clientid") == 0 || strcmp(rule->key, "mount_point") == 0;
+	return strncmp(rule->key, "use_", 4) == 0 || strcmp(rule->key, "mount_point") == 0;
 }
 
 static void remember(struct conf_broker *b, size_t i, const struct conf_line *line)
