@@ -1,12 +1,15 @@
 /*
- * Logins. Order: services, then the client id, then tokens, then the cache, then (rationed) argon2id.
- * The cache holds a keyed MAC over user, the user's version and the password field, both of good and of bad ones,
- * so that a device with an old password does not eat the ration.
+ * Logins. First who it is, then whether the client id is theirs, then the proof, in the order of auth.h.
+ * The cache of passwords holds a keyed MAC over user, the user's version and the password field, both of good and of
+ * bad ones, so that a device with an old password does not eat the ration. Whoever is slowed is not even shown what the
+ * cache says: it would answer guesses at full speed.
  */
 #include "auth.h"
 
+#include "attempts.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "jwt_login.h"
 #include "limit.h"
 #include "wire/codec.h"
 
@@ -38,6 +41,8 @@ struct auth {
 	char secret[65];
 	uint8_t key[32];         /* of the cache, new at each start */
 	struct proven *cache;
+	struct jwt_login *jwt;
+	struct attempts *attempts;
 	struct limit_bucket hashes, lines;
 	uint64_t unsaid;         /* log lines left out */
 	struct refused refused[AUTH_REFUSED_MAX];
@@ -66,6 +71,12 @@ struct auth *auth_create(const char *secret)
 
 	if (!a)
 		return NULL;
+	a->jwt = jwt_login_create();
+	a->attempts = attempts_create();
+	if (!a->jwt || !a->attempts) {
+		auth_destroy(a);
+		return NULL;
+	}
 	(void)snprintf(a->secret, sizeof(a->secret), "%s", secret);
 	randombytes_buf(a->key, sizeof(a->key));
 	return a;
@@ -93,8 +104,15 @@ void auth_destroy(struct auth *a)
 		refused_clear(&a->refused[i]);
 	while (a->cache)
 		cache_remove(a, a->cache);
+	jwt_login_destroy(a->jwt);
+	attempts_destroy(a->attempts);
 	sodium_memzero(a, sizeof(*a));
 	free(a);
+}
+
+enum im_status auth_load(struct auth *a, const struct im_settings *s, struct im_err *err)
+{
+	return jwt_login_load(a->jwt, s, err);
 }
 
 /* ---- services ---- */
@@ -223,44 +241,18 @@ static void remember(struct auth *a, const uint8_t mac[MAC_LEN], bool good)
 	HASH_ADD(hh, a->cache, mac, MAC_LEN, p);
 }
 
-/* -1: no such token. 0: expired. 1: good. */
-static int check_token(const struct roster_user *u, const char *password)
-{
-	uint8_t hash[32];
-	int found = -1;
-
-	if (u->n_tokens == 0)
-		return -1;
-	(void)crypto_generichash(hash, sizeof(hash), (const uint8_t *)password, strlen(password), NULL, 0); /* fails for wrong lengths only */
-	for (size_t i = 0; i < u->n_tokens; i++) {
-		if (sodium_memcmp(hash, u->tokens[i].hash, sizeof(hash)) != 0)
-			continue;
-		found = u->tokens[i].expires_ms == 0 || u->tokens[i].expires_ms > im_clock_wall_ms();
-	}
-	return found;
-}
-
 static enum auth_verdict bad_password(struct auth_why *why, const struct roster_user *u)
 {
 	return say(why, AUTH_REFUSE, "bad_password", "use the password or a token of this user (imctl token issue)",
 		   "wrong password or token for user %s", u->name);
 }
 
-static enum auth_verdict check_password(struct auth *a, const struct auth_view *v, const struct roster_user *u, const char *password,
-					struct auth_why *why)
+/* The hash, if the ration allows it. */
+static enum auth_verdict check_cold(struct auth *a, const struct auth_view *v, const struct roster_user *u, const char *password,
+				    const uint8_t mac[MAC_LEN], struct auth_why *why)
 {
-	uint8_t mac[MAC_LEN];
-	struct proven *p;
 	bool good;
 
-	if (u->password[0] == '\0')
-		return bad_password(why, u);
-	mac_of(a, u, password, mac);
-	HASH_FIND(hh, a->cache, mac, MAC_LEN, p);
-	if (p) {
-		a->stats.cached++;
-		return p->good ? AUTH_OURS : bad_password(why, u);
-	}
 	if (!limit_take(&a->hashes, v->settings->login_interval_ms * 1000LL, v->settings->login_burst, im_clock_mono_us())) {
 		a->stats.later++;
 		return say(why, AUTH_LATER, "login_ration", "connect again; tokens are not rationed",
@@ -272,33 +264,196 @@ static enum auth_verdict check_password(struct auth *a, const struct auth_view *
 	return good ? AUTH_OURS : bad_password(why, u);
 }
 
-static enum auth_verdict check_credential(struct auth *a, const struct auth_view *v, const struct roster_user *u, const char *password,
-					  struct auth_why *why)
+static enum auth_verdict check_password(struct auth *a, const struct auth_view *v, const struct roster_user *u,
+					const struct broker_client *c, const char *password, struct auth_why *why)
 {
-	int token;
+	const struct attempts_rules rules = { v->settings->login_tries, v->settings->login_wait_s };
+	const struct attempts_from from = { u->name, c->address, c->websocket };
+	int64_t now = im_clock_mono_ms(), wait = attempts_wait_ms(a->attempts, &rules, &from, now);
+	enum auth_verdict verdict;
+	uint8_t mac[MAC_LEN];
+	struct proven *p;
 
-	if (!password || !*password)
-		return say(why, AUTH_REFUSE, "no_password", "send the password or a token as the MQTT password", "no password for user %s", u->name);
-	token = check_token(u, password);
-	if (token == 0)
-		return say(why, AUTH_REFUSE, "token_expired", "issue a new token", "this token of user %s has expired", u->name);
-	return token > 0 ? AUTH_OURS : check_password(a, v, u, password, why);
+	if (u->password[0] == '\0')
+		return bad_password(why, u);
+	if (wait > 0) {
+		a->stats.slowed++;
+		return say(why, AUTH_REFUSE, "too_many_failures", "wait, then use the right password; tokens are not slowed",
+			   "too many wrong passwords for user %s or from this address: the next one is looked at in %lld s", u->name,
+			   (long long)(wait + 999) / 1000);
+	}
+	mac_of(a, u, password, mac);
+	HASH_FIND(hh, a->cache, mac, MAC_LEN, p);
+	if (p) { /* a wrong one again is no new guess */
+		a->stats.cached++;
+		verdict = p->good ? AUTH_OURS : bad_password(why, u);
+	} else {
+		verdict = check_cold(a, v, u, password, mac, why);
+		if (verdict == AUTH_REFUSE)
+			attempts_failed(a->attempts, &rules, &from, now);
+	}
+	if (verdict == AUTH_OURS)
+		attempts_succeeded(a->attempts, &rules, &from, now);
+	return verdict;
 }
 
-enum auth_verdict auth_check(struct auth *a, const struct auth_view *v, const struct broker_client *c, const char *password,
-			     struct auth_why *why)
+/* NULL: the password is no token of this user. All are compared, so that the time does not tell which. */
+static const struct roster_token *find_token(const struct roster_user *u, const char *password)
 {
-	enum auth_verdict verdict = auth_check_name(v, c, why);
+	const struct roster_token *found = NULL;
+	uint8_t hash[32];
 
+	if (u->n_tokens == 0)
+		return NULL;
+	(void)crypto_generichash(hash, sizeof(hash), (const uint8_t *)password, strlen(password), NULL, 0); /* fails for wrong lengths only */
+	for (size_t i = 0; i < u->n_tokens; i++)
+		if (sodium_memcmp(hash, u->tokens[i].hash, sizeof(hash)) == 0)
+			found = &u->tokens[i];
+	return found;
+}
+
+static enum auth_verdict check_token(const struct roster_user *u, const struct roster_token *t, struct auth_grant *grant, struct auth_why *why)
+{
+	if (t->expires_ms != 0 && t->expires_ms <= im_clock_wall_ms())
+		return say(why, AUTH_REFUSE, "token_expired", "issue a new token", "this token of user %s has expired", u->name);
+	grant->expires_ms = t->expires_ms;
+	return AUTH_OURS;
+}
+
+/* user NULL: whoever the token names. */
+static enum auth_verdict check_jwt(struct auth *a, const struct auth_view *v, const char *user, const char *token, struct jwt_claims *claims,
+				   struct auth_why *why)
+{
+	enum jwt_verdict verdict = jwt_login_check(a->jwt, v->settings, token, im_clock_wall_ms() / 1000, claims);
+	const struct jwt_text *text = jwt_text(verdict);
+
+	if (verdict != JWT_GOOD)
+		return say(why, AUTH_REFUSE, text->rule, text->fix, "%s", text->reason);
+	if (user && strcmp(claims->user, user) != 0)
+		return say(why, AUTH_REFUSE, "jwt_user", "log in as the user the token names, or with no user name at all",
+			   "the token is good, but it is another user's than %s", user);
+	return AUTH_OURS;
+}
+
+/* In the leeway behind exp a token still opens a session; one that is open ends at exp. */
+static int64_t jwt_end_ms(const struct jwt_claims *c, unsigned skew_s)
+{
+	int64_t now = im_clock_wall_ms();
+
+	if (c->expires_s == 0)
+		return 0;
+	return (c->expires_s * 1000 > now ? c->expires_s : c->expires_s + (int64_t)skew_s) * 1000;
+}
+
+static enum auth_verdict check_credential(struct auth *a, const struct auth_view *v, const struct roster_user *u,
+					  const struct broker_client *c, const struct auth_proof *proof, struct auth_grant *grant,
+					  struct auth_why *why)
+{
+	const char *password = proof->password && *proof->password ? proof->password : NULL;
+	const char *certified = proof->certificate ? proof->certificate->user : "";
+	const struct roster_token *token = password ? find_token(u, password) : NULL;
+	struct jwt_claims claims;
+
+	if (*certified && strcmp(certified, u->name) != 0)
+		return say(why, AUTH_REFUSE, "certificate_user", "connect as the user the certificate names",
+			   "the client certificate is of user %s, not of %s", certified, u->name);
+	if (token)
+		return check_token(u, token, grant, why);
+	if (password && jwt_login_applies(a->jwt, password)) {
+		if (check_jwt(a, v, u->name, password, &claims, why) != AUTH_OURS)
+			return AUTH_REFUSE;
+		grant->expires_ms = jwt_end_ms(&claims, v->settings->jwt_skew_s);
+		return AUTH_OURS;
+	}
+	if (*certified) {
+		grant->expires_ms = proof->certificate->expires_ms;
+		return AUTH_OURS;
+	}
+	if (password)
+		return check_password(a, v, u, c, password, why);
+	if (proof->certificate)
+		return say(why, AUTH_REFUSE, "certificate_name", "it must hold a user's name exactly once, in lower case (im_certificate_user)",
+			   "no password, and the client certificate names no user");
+	return say(why, AUTH_REFUSE, "no_password", "send the password or a token as the MQTT password", "no password for user %s", u->name);
+}
+
+/*
+ * Without a user name a JWT or a certificate says who it is. A good JWT of nobody we know is refused; a certificate
+ * that names none of ours may well be of somebody else's devices.
+ */
+static enum auth_verdict name_user(struct auth *a, const struct auth_view *v, const struct auth_proof *proof, struct auth_grant *grant,
+				   struct auth_why *why)
+{
+	struct jwt_claims claims;
+
+	if (proof->password && jwt_login_applies(a->jwt, proof->password)) {
+		if (check_jwt(a, v, NULL, proof->password, &claims, why) != AUTH_OURS)
+			return AUTH_REFUSE;
+		if (!roster_user(v->roster, claims.user))
+			return say(why, AUTH_REFUSE, "unknown_user", "imctl user add", "the token is good, but there is no user %s", claims.user);
+		memcpy(grant->user, claims.user, sizeof(grant->user));
+	} else if (proof->certificate && roster_user(v->roster, proof->certificate->user)) {
+		memcpy(grant->user, proof->certificate->user, sizeof(grant->user));
+	}
+	return AUTH_OURS;
+}
+
+static enum auth_verdict check_user(struct auth *a, const struct auth_view *v, const struct broker_client *c, const struct auth_proof *proof,
+				    struct auth_grant *grant, struct auth_why *why)
+{
+	struct broker_client as = *c;
+	enum auth_verdict verdict = AUTH_OURS;
+
+	if (!c->user || !*c->user)
+		verdict = name_user(a, v, proof, grant, why);
+	if (*grant->user)
+		as.user = grant->user;
+	if (verdict == AUTH_OURS)
+		verdict = auth_check_name(v, &as, why);
+	if (verdict == AUTH_OURS)
+		verdict = check_credential(a, v, roster_user(v->roster, as.user), &as, proof, grant, why);
+	return verdict;
+}
+
+enum auth_verdict auth_check(struct auth *a, const struct auth_view *v, const struct broker_client *c, const struct auth_proof *proof,
+			     struct auth_grant *grant, struct auth_why *why)
+{
+	enum auth_verdict verdict;
+
+	memset(grant, 0, sizeof(*grant));
 	if (c->id && c->user && strcmp(c->user, SERVICE_USER) == 0)
-		verdict = check_service(a, c, password, why);
-	else if (verdict == AUTH_OURS)
-		verdict = check_credential(a, v, roster_user(v->roster, c->user), password, why);
+		verdict = check_service(a, c, proof->password, why);
+	else
+		verdict = check_user(a, v, c, proof, grant, why);
 	if (verdict == AUTH_OURS)
 		a->stats.accepted++;
 	else if (verdict == AUTH_REFUSE)
 		a->stats.refused++;
 	return verdict;
+}
+
+enum auth_verdict auth_explain(const struct auth *a, const struct auth_view *v, const struct broker_client *c, struct auth_why *why)
+{
+	static const char *const fields[] = { "", "CN", "e-mail", "DNS name" };
+	enum auth_verdict verdict = auth_check_name(v, c, why);
+	const struct roster_user *u = c->user ? roster_user(v->roster, c->user) : NULL;
+	const struct im_settings *s = v->settings;
+	struct im_buf ways;
+
+	if (verdict != AUTH_OURS || !u)
+		return verdict;
+	im_buf_init(&ways);
+	im_buf_printf(&ways, "nothing refuses this connect but a wrong credential; good are: %zu tokens", u->n_tokens);
+	if (jwt_login_keys(a->jwt) > 0)
+		im_buf_printf(&ways, ", JWTs (%zu keys; %.30s = %s; iss %.60s; aud %.60s; exp %s)", jwt_login_keys(a->jwt), s->jwt_user_claim,
+			      u->name, *s->jwt_issuer ? s->jwt_issuer : "any", *s->jwt_audience ? s->jwt_audience : "none",
+			      s->jwt_need_expiry ? "needed" : "optional");
+	if (s->certificate_user != IM_CERTIFICATE_OFF)
+		im_buf_printf(&ways, ", client certificates (%s = %s)", fields[s->certificate_user], u->name);
+	im_buf_add_str(&ways, u->password[0] ? ", the password" : "; there is no password");
+	(void)say(why, AUTH_OURS, "ok", "", "%s", im_buf_text(&ways));
+	im_buf_finish(&ways);
+	return AUTH_OURS;
 }
 
 /* ---- what was refused ---- */
@@ -378,4 +533,5 @@ bool auth_last_refused(const struct auth *a, const char *user, const char *clien
 void auth_stats(const struct auth *a, struct auth_stats *out)
 {
 	*out = a->stats;
+	out->verified = jwt_login_verified(a->jwt);
 }

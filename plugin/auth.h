@@ -1,13 +1,22 @@
 /*
- * Who may connect. Tokens verify in microseconds. A password costs 15-60 ms of the broker's only thread, so
- * proven ones are remembered and unknown ones rationed: over the ration the socket is closed without an
- * answer and the client comes again.
+ * Who may connect. The ways to log in, in their one order (docs/login.md):
+ *
+ *   service      user $im, over the Unix socket, with the secret of run/bus.secret
+ *   token        the password is a token that imctl issued
+ *   JWT          the password has a JWT's form, and im_jwt_keys is set: it is judged as nothing else
+ *   certificate  the connection's TLS certificate names the user (im_certificate_user)
+ *   password     argon2id
+ *
+ * All but the last take microseconds. A password costs 15-60 ms of the broker's only thread, so proven ones are
+ * remembered and unknown ones rationed: over the ration the socket is closed without an answer and the client
+ * comes again. Guessing is slowed (attempts.h).
  */
 #ifndef PLUGIN_AUTH_H
 #define PLUGIN_AUTH_H
 
 #include "base/buf.h"
 #include "base/conf.h"
+#include "certificate.h"
 #include "roster/roster.h"
 #include "session.h"
 
@@ -26,8 +35,20 @@ enum auth_verdict {
 
 struct auth_why {
 	const char *rule;        /* "bad_password": for people and scripts, static */
-	char reason[200];
+	char reason[400];
 	char fix[160];
+};
+
+/* What a CONNECT brought to prove who it is. */
+struct auth_proof {
+	const char *password;                  /* NULL: none */
+	const struct certificate *certificate; /* NULL: none, or im_certificate_user is off */
+};
+
+/* What follows from AUTH_OURS. */
+struct auth_grant {
+	char user[IM_NAME_MAX + 1];            /* "": the user name that was given; otherwise none was, and it is this one */
+	int64_t expires_ms;                    /* wall clock, when the session must end; 0 = never */
 };
 
 struct auth;
@@ -35,6 +56,8 @@ struct auth;
 /* secret: 64 hex digits that services log in with. NULL: out of memory. */
 struct auth *auth_create(const char *secret);
 void auth_destroy(struct auth *a);
+/* Reads the keys of im_jwt_keys, at the start and after SIGHUP. Not IM_OK: the old ones stay. */
+enum im_status auth_load(struct auth *a, const struct im_settings *s, struct im_err *err);
 
 /* What decides, handed in so that it can be asked without a broker. */
 struct auth_view {
@@ -44,10 +67,12 @@ struct auth_view {
 	bool link_up;
 };
 
-enum auth_verdict auth_check(struct auth *a, const struct auth_view *v, const struct broker_client *c, const char *password,
-			     struct auth_why *why);
-/* What does not need the password: client id, roster, service ids. IM-side of `why USER connect`. */
+enum auth_verdict auth_check(struct auth *a, const struct auth_view *v, const struct broker_client *c, const struct auth_proof *proof,
+			     struct auth_grant *grant, struct auth_why *why);
+/* What does not need a proof: client id, roster, service ids. */
 enum auth_verdict auth_check_name(const struct auth_view *v, const struct broker_client *c, struct auth_why *why);
+/* The same for `why USER connect`: a good answer tells which ways to log in this user has. */
+enum auth_verdict auth_explain(const struct auth *a, const struct auth_view *v, const struct broker_client *c, struct auth_why *why);
 
 /* Kept for `why`, and one log line (rationed). */
 void auth_refused(struct auth *a, const struct broker_client *c, const struct auth_why *why);
@@ -55,7 +80,7 @@ void auth_refused(struct auth *a, const struct broker_client *c, const struct au
 bool auth_last_refused(const struct auth *a, const char *user, const char *client_id, struct im_buf *out);
 
 struct auth_stats {
-	uint64_t accepted, refused, later, hashed, cached;
+	uint64_t accepted, refused, later, hashed, cached, slowed, verified; /* verified: signatures of JWTs */
 };
 void auth_stats(const struct auth *a, struct auth_stats *out);
 

@@ -12,6 +12,7 @@
 #include <mosquitto_broker.h>
 #include <mosquitto_plugin.h>
 #include <mqtt_protocol.h>
+#include <openssl/x509.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -172,6 +173,22 @@ void broker_client(const struct mosquitto *context, struct broker_client *out)
 	out->keepalive_s = keepalive > 0 ? (unsigned)keepalive : 0;
 	out->clean = mosquitto_client_clean_session(context);
 	out->websocket = mosquitto_client_protocol(context) == mp_websockets;
+}
+
+bool broker_set_user(const struct mosquitto *context, const char *user)
+{
+	return mosquitto_set_username((struct mosquitto *)(uintptr_t)context, user) == MOSQ_ERR_SUCCESS;
+}
+
+bool broker_certificate(const struct mosquitto *context, enum im_certificate_user which, struct certificate *out)
+{
+	X509 *cert = mosquitto_client_certificate(context);
+
+	if (!cert)
+		return false;
+	certificate_read(cert, which, out);
+	X509_free(cert); /* ours: the broker handed over a reference */
+	return true;
 }
 
 void broker_properties_read(const void *list, struct broker_properties *out)

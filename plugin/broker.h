@@ -6,6 +6,7 @@
 #define PLUGIN_BROKER_H
 
 #include "bus.pb-c.h"
+#include "certificate.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -37,6 +38,13 @@ struct broker_client {
 	bool websocket;          /* then the address may be forged */
 };
 void broker_client(const struct mosquitto *context, struct broker_client *out);
+/* During a login: names a client that gave no name. What broker_client told about it before is void. */
+bool broker_set_user(const struct mosquitto *context, const char *user);
+/*
+ * The client certificate of a TLS connection, verified by the broker. false: none. WebSocket connections have none
+ * to show: in 2.0 their TLS belongs to libwebsockets.
+ */
+bool broker_certificate(const struct mosquitto *context, enum im_certificate_user which, struct certificate *out);
 
 /* MQTT 5 properties of a PUBLISH that mean something to us. All owned, NULL = not given. */
 struct broker_properties {

@@ -7,7 +7,7 @@
 
 #include <string.h>
 
-static bool connected(struct plugin *p, const struct mosquitto *context, const struct broker_client *c, bool service)
+static bool connected(struct plugin *p, const struct mosquitto *context, const struct broker_client *c, bool service, int64_t expires_ms)
 {
 	struct session *s = session_open(p->sessions, context, c, service);
 
@@ -17,6 +17,7 @@ static bool connected(struct plugin *p, const struct mosquitto *context, const s
 	}
 	if (!service) {
 		s->limit = limit_open(p->limits, s->user);
+		session_expires(p->sessions, s, expires_ms);
 		link_session(p->link, s);
 	} else if (strcmp(s->client_id, PLUGIN_SERVICE) == 0) {
 		link_service(p->link, s->client_id, true);
@@ -33,21 +34,39 @@ static bool is_asked_again(struct plugin *p, const struct mosquitto *context, co
 	return p->reloading && (session_by_context(p->sessions, context) || session_is_stored(p->sessions, context, c));
 }
 
+/* A CONNECT without a user name gets the one its token or certificate proves; the broker's copy is what ACLs see later. */
+static bool take_name(const struct mosquitto *context, struct broker_client *c, const struct auth_grant *grant)
+{
+	if (!*grant->user)
+		return true;
+	if (!broker_set_user(context, grant->user)) {
+		im_log(IM_LOG_ERROR, "evt=connect user=%s error=\"the broker does not take the name\"", grant->user);
+		return false;
+	}
+	broker_client(context, c);
+	return true;
+}
+
 enum auth_verdict plugin_login(struct plugin *p, const struct mosquitto *context, const char *password)
 {
 	struct auth_view v = { &p->settings, p->roster, p->sessions, link_is_up(p->link) };
+	struct auth_proof proof = { password, NULL };
+	struct certificate certificate;
 	struct broker_client c;
+	struct auth_grant grant;
 	struct auth_why why;
 	enum auth_verdict verdict;
 
 	broker_client(context, &c);
 	if (is_asked_again(p, context, &c))
 		return AUTH_OURS;
-	verdict = auth_check(p->auth, &v, &c, password, &why);
+	if (p->settings.certificate_user != IM_CERTIFICATE_OFF && broker_certificate(context, p->settings.certificate_user, &certificate))
+		proof.certificate = &certificate;
+	verdict = auth_check(p->auth, &v, &c, &proof, &grant, &why);
 	switch (verdict) {
 	case AUTH_OURS:
 	case AUTH_SERVICE:
-		if (!connected(p, context, &c, verdict == AUTH_SERVICE))
+		if (!take_name(context, &c, &grant) || !connected(p, context, &c, verdict == AUTH_SERVICE, grant.expires_ms))
 			return AUTH_LATER;
 		break;
 	case AUTH_FOREIGN:
@@ -62,7 +81,6 @@ enum auth_verdict plugin_login(struct plugin *p, const struct mosquitto *context
 	}
 	return verdict;
 }
-
 
 void plugin_disconnected(struct plugin *p, const struct mosquitto *context)
 {

@@ -12,8 +12,10 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "session_expiry.h"
 #include "session_kept.h"
 
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <uthash.h>
@@ -30,6 +32,7 @@ struct entry {
 	bool was_own;     /* what is queued in the broker was queued for this user */
 	bool kick_due;    /* at the next tick; `kicked` stays until the connection has ended */
 	uint64_t opened_tick;
+	struct expiry_node expiry;
 	struct entry *prev, *next; /* foreign: among the unsettled; ours: among those to be kicked */
 	UT_hash_handle hh_context, hh_id, hh_handle;
 };
@@ -49,6 +52,7 @@ struct session_table {
 	size_t ours;
 	struct entry *to_kick;
 	struct entry *unsettled; /* foreign ones of this turn */
+	struct expiry expiry;
 };
 
 /* ---- gone ---- */
@@ -374,6 +378,7 @@ static void leave(struct session_table *t, struct entry *e)
 	struct kept *k = kept_find(t->kept, s->client_id);
 
 	HASH_DELETE(hh_handle, t->by_handle, e);
+	expiry_remove(&t->expiry, &e->expiry);
 	if (entry_of(s)->kick_due)
 		DL_DELETE(t->to_kick, entry_of(s));
 	if (s->service)
@@ -514,6 +519,19 @@ size_t session_count(const struct session_table *t)
 
 /* ---- tick ---- */
 
+void session_expires(struct session_table *t, struct session *s, int64_t at_ms)
+{
+	if (at_ms > 0)
+		expiry_add(&t->expiry, &entry_of(s)->expiry, at_ms);
+}
+
+static void on_expired(void *arg, struct expiry_node *n)
+{
+	struct entry *e = (struct entry *)(void *)((char *)n - offsetof(struct entry, expiry));
+
+	session_kick(arg, &e->s, "its token or certificate has expired");
+}
+
 void session_kick(struct session_table *t, struct session *s, const char *reason)
 {
 	if (s->kicked)
@@ -540,12 +558,14 @@ static void kick_all(struct session_table *t)
 {
 	struct entry *e;
 
-	while ((e = t->to_kick)) {
+	for (unsigned n = 0; n < KICKS_A_TURN && (e = t->to_kick); n++) {
 		/* Asked once is enough, though a WebSocket connection ends only after the call: until then it stays `kicked`. */
 		DL_DELETE(t->to_kick, e);
 		e->kick_due = false;
 		kick_one(t, e);
 	}
+	if (t->to_kick)
+		broker_wake(); /* an idle broker would sleep before its next turn */
 }
 
 /* Foreign clients that survived their login hold their client id from now on. */
@@ -567,5 +587,6 @@ void session_tick(struct session_table *t)
 {
 	t->tick++;
 	settle(t);
+	expiry_due(&t->expiry, im_clock_wall_ms(), on_expired, t);
 	kick_all(t);
 }

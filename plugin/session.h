@@ -14,6 +14,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+/* Ending a connection takes the broker some 20 us: tokens issued together expire together, and others must be served meanwhile. */
+#define KICKS_A_TURN 100u
+
 struct mosquitto;
 struct session_table;
 
@@ -96,9 +99,11 @@ bool session_remove_filter(struct session_table *t, struct session *s, const cha
 /* The smallest promise that holds: highest granted QoS of a filter that matches, -1 = none does. */
 int session_wants(const struct session *s, const char *topic);
 
+/* The session ends then, however long its connection lasts. at_ms: wall clock; 0 = never. */
+void session_expires(struct session_table *t, struct session *s, int64_t at_ms);
 /* Queued for the next tick, because a client must not be torn down inside its own callback. `reason`: for the log. */
 void session_kick(struct session_table *t, struct session *s, const char *reason);
-/* Carries out kicks, ends "resuming". */
+/* Carries out kicks (KICKS_A_TURN of them, the rest in the next turns), ends "resuming". */
 void session_tick(struct session_table *t);
 size_t session_count(const struct session_table *t); /* of ours, without services */
 

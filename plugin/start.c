@@ -171,6 +171,9 @@ static enum im_status start_parts(struct plugin *p, struct im_err *err)
 	p->refusals = refusals_create();
 	if (!p->auth || !p->roster || !p->limits || !p->refusals)
 		return im_fail(err, IM_FAILED, "out of memory");
+	st = auth_load(p->auth, &p->settings, err);
+	if (st != IM_OK)
+		return st;
 	st = journal_open(&p->settings, &p->journal, err);
 	if (st == IM_OK)
 		st = session_table_create(p->settings.dir, journal_epoch(p->journal), &p->sessions, err);
@@ -258,6 +261,7 @@ void plugin_stop(struct plugin *p)
 void plugin_reload(struct plugin *p)
 {
 	struct im_settings fresh;
+	struct im_err err = { "" };
 	char restart[512] = "";
 	size_t n;
 
@@ -269,6 +273,8 @@ void plugin_reload(struct plugin *p)
 	}
 	n = im_settings_reload(&p->settings, &fresh, restart, sizeof(restart));
 	im_settings_finish(&fresh);
+	if (auth_load(p->auth, &p->settings, &err) != IM_OK)
+		im_log(IM_LOG_ERROR, "evt=reload error=\"%s: the old keys stay\"", err.text);
 	journal_set_limit(p->journal, p->settings.journal_limit);
 	im_log_level((enum im_log_level)p->settings.log_level);
 	im_log(IM_LOG_NOTICE, "evt=reload changed=%zu restart_needed_for=\"%s\"", n, restart);

@@ -53,7 +53,7 @@ static void why_connect(struct plugin *p, const char *user, const char *client_i
 	struct auth_view v = { &p->settings, p->roster, p->sessions, link_is_up(p->link) };
 	struct broker_client c = { .id = client_id, .user = user, .address = "", .protocol = 5 };
 	struct auth_why why;
-	enum auth_verdict verdict = auth_check_name(&v, &c, &why);
+	enum auth_verdict verdict = auth_explain(p->auth, &v, &c, &why);
 	struct im_buf last;
 
 	if (verdict == AUTH_DEFER)
@@ -162,9 +162,11 @@ static void status(const struct plugin *p, struct im_buf *out)
 		      session_count(p->sessions), (unsigned long long)l.backlog, (unsigned long long)l.in_flight,
 		      (unsigned long long)l.frames_in, (unsigned long long)l.frames_out, (unsigned long long)l.deliveries,
 		      (unsigned long long)l.expanded, (unsigned long long)l.stale);
-	im_buf_printf(out, "\"auth\":{\"accepted\":%llu,\"refused\":%llu,\"later\":%llu,\"hashed\":%llu,\"cached\":%llu}}",
+	im_buf_printf(out, "\"auth\":{\"accepted\":%llu,\"refused\":%llu,\"later\":%llu,\"hashed\":%llu,\"cached\":%llu,"
+		      "\"slowed\":%llu,\"verified\":%llu}}",
 		      (unsigned long long)a.accepted, (unsigned long long)a.refused, (unsigned long long)a.later,
-		      (unsigned long long)a.hashed, (unsigned long long)a.cached);
+		      (unsigned long long)a.hashed, (unsigned long long)a.cached, (unsigned long long)a.slowed,
+		      (unsigned long long)a.verified);
 }
 
 void why_query(void *arg, const char *json, struct im_buf *out)

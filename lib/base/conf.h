@@ -17,6 +17,8 @@ enum im_durability { IM_DURABILITY_PROCESS, IM_DURABILITY_DISK };
 enum im_plain_topics { IM_PLAIN_DENY, IM_PLAIN_ACL, IM_PLAIN_ALLOW };
 enum im_unsubscribed { IM_UNSUBSCRIBED_ERRORS, IM_UNSUBSCRIBED_NONE, IM_UNSUBSCRIBED_ALL };
 
+enum im_certificate_user { IM_CERTIFICATE_OFF, IM_CERTIFICATE_CN, IM_CERTIFICATE_EMAIL, IM_CERTIFICATE_DNS };
+
 /* All settings, in the table's order. Strings live as long as the struct (im_settings_finish). */
 struct im_settings {
 	char *dir;               /* im_dir: state of everything of ours; required, absolute */
@@ -39,6 +41,16 @@ struct im_settings {
 	unsigned hash_passes;    /* im_hash_passes, default 2 */
 	unsigned login_burst;    /* im_login_burst cold password checks at once, default 8 */
 	unsigned login_interval_ms; /* im_login_interval ms between further ones, default 250 */
+	unsigned login_tries;    /* im_login_tries wrong passwords of a user from one address before waits begin, default 5 */
+	unsigned login_wait_s;   /* im_login_wait s, the longest such wait, default 900; 0 = none */
+	char *jwt_keys;          /* im_jwt_keys: ALGORITHM:/path and jwks:/path, comma separated; empty = no JWTs */
+	char *jwt_user_claim;    /* im_jwt_user_claim, default sub */
+	char *jwt_issuer;        /* im_jwt_issuer; empty = any */
+	char *jwt_audience;      /* im_jwt_audience; empty = tokens with an audience are refused */
+	bool jwt_need_expiry;    /* im_jwt_need_expiry, default true */
+	unsigned jwt_skew_s;     /* im_jwt_skew s, default 10 */
+	unsigned jwt_max_bytes;  /* im_jwt_max_bytes, default 8192 */
+	enum im_certificate_user certificate_user; /* im_certificate_user off|cn|email|dns */
 	unsigned dedupe_days;    /* im_dedupe_days, default 7 */
 	unsigned devices;        /* im_devices named devices per user, default 32 */
 	unsigned device_days;    /* im_device_days unused, default 90 */

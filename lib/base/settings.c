@@ -25,12 +25,14 @@
 static const char *const durabilities[] = {"process", "disk", NULL};
 static const char *const plain_topics[] = {"deny", "acl", "allow", NULL};
 static const char *const unsubscribed[] = {"errors", "none", "all", NULL};
+static const char *const certificate_users[] = {"off", "cn", "email", "dns", NULL};
 static const char *const log_levels[] = {"error", "warning", "notice", "info", "debug", NULL};
 
 static const char *check_dir(const char *value);
 static const char *check_socket(const char *value);
 static const char *check_store(const char *value);
 static const char *check_admins(const char *value);
+static const char *check_keys(const char *value);
 
 #define TEXT(field) SETTING_TEXT, offsetof(struct im_settings, field), 0, 0, false
 #define BOOL(field) SETTING_BOOL, offsetof(struct im_settings, field), 0, 0, false
@@ -95,6 +97,28 @@ const struct setting settings_table[] = {
 	 "Passwords that may be hashed at once before im_login_interval applies. Tokens and cached logins are not counted."},
 	{"im_login_interval", logins, NUMBER(login_interval_ms, 10, 60000), "250", "ms", LIVE, NULL, NULL, NULL,
 	 "Time between further password hashes; logins in between are closed without an answer and come again."},
+	{"im_login_tries", logins, NUMBER(login_tries, 1, 1000), "5", "failures", LIVE, NULL, NULL, NULL,
+	 "Wrong passwords for a user from one address (4 times as many from one address for all users) before each further one has to wait."},
+	{"im_login_wait", logins, NUMBER_OR_0(login_wait_s, 1, 86400), "900", "s", LIVE, NULL, NULL, NULL,
+	 "Longest such wait; it begins with 1 s and doubles. Tokens, JWTs and certificates never wait. 0: guessing is not slowed."},
+	{"im_jwt_keys", logins, TEXT(jwt_keys), "", "", LIVE, NULL, "ALGORITHM:/path or jwks:/path, separated by commas", check_keys,
+	 "Keys of JSON Web Tokens: a secret (HS256 ...) or a PEM public key (RS256, PS256, ES256, EdDSA ...) with its one algorithm, "
+	 "or a JWK Set. Read again at SIGHUP. Empty: no JWTs."},
+	{"im_jwt_user_claim", logins, TEXT(jwt_user_claim), "sub", "", LIVE, NULL, "the name of a claim", NULL,
+	 "Claim whose value is the user. It must be the MQTT user name, unless that is empty."},
+	{"im_jwt_issuer", logins, TEXT(jwt_issuer), "", "", LIVE, NULL, "the exact value of iss", NULL,
+	 "Issuer that a JWT must be from. Empty: any whose key is in im_jwt_keys."},
+	{"im_jwt_audience", logins, TEXT(jwt_audience), "", "", LIVE, NULL, "an exact value of aud", NULL,
+	 "Audience that a JWT must be for. Empty: a JWT that names an audience is refused, as it is meant for somebody else."},
+	{"im_jwt_need_expiry", logins, BOOL(jwt_need_expiry), "true", "", LIVE, NULL, NULL, NULL,
+	 "Whether a JWT must have exp. A session ends when its token expires."},
+	{"im_jwt_skew", logins, NUMBER_OR_0(jwt_skew_s, 1, 60), "10", "s", LIVE, NULL, NULL, NULL,
+	 "By how much the issuer's clock may differ from ours when exp, nbf and iat of a JWT are judged."},
+	{"im_jwt_max_bytes", logins, NUMBER(jwt_max_bytes, 128, 65535), "8192", "bytes", LIVE, NULL, NULL, NULL,
+	 "Longest JWT that is looked at."},
+	{"im_certificate_user", logins, CHOICE(certificate_user), "off", "", LIVE, certificate_users, NULL, NULL,
+	 "Field of a TLS client certificate that names its user, who then needs no password: the subject's CN, or the e-mail or DNS name "
+	 "of subjectAltName. For listeners with require_certificate true and without use_identity_as_username."},
 
 	{"im_devices", devices, NUMBER(devices, 1, 1000), "32", "devices", LIVE, NULL, NULL, NULL,
 	 "Named devices (client id user:device) remembered per user; over it the one offline longest is forgotten."},
@@ -190,6 +214,20 @@ static const char *check_admins(const char *value)
 	return NULL;
 }
 
+/* WORD:/path, ... - which words there are, who reads the keys knows. */
+static const char *check_keys(const char *value)
+{
+	while (*value) {
+		size_t word = strspn(value += strspn(value, " "), "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789");
+
+		if (word == 0 || strncmp(value + word, ":/", 2) != 0)
+			return "must be ALGORITHM:/path or jwks:/path, separated by commas";
+		value += strcspn(value, ",");
+		value += *value == ',';
+	}
+	return NULL;
+}
+
 /* Digits, then for sizes k, m or g. false: not a number, or beyond 64 bits. */
 static bool number_parse(const char *text, bool size, uint64_t *out)
 {
@@ -250,7 +288,7 @@ static enum im_status choice_set(struct im_settings *s, const struct setting *t,
 	return im_fail(err, IM_BAD_INPUT, "'%.60s' is none of %s", value, known);
 }
 _Static_assert(sizeof(enum im_durability) == sizeof(int) && sizeof(enum im_plain_topics) == sizeof(int) &&
-		       sizeof(enum im_unsubscribed) == sizeof(int),
+		       sizeof(enum im_unsubscribed) == sizeof(int) && sizeof(enum im_certificate_user) == sizeof(int),
 	       "choice_set writes an int");
 
 static enum im_status bool_set(struct im_settings *s, const struct setting *t, const char *value, struct im_err *err)

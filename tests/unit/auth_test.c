@@ -1,5 +1,6 @@
 #include "base/clock.h"
 #include "fake_plugin.h"
+#include "jwt_mint.h"
 #include "plugin/session_kept.h"
 
 #include <setjmp.h>
@@ -8,10 +9,13 @@
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
 static struct auth_why why;
+static struct auth_grant grant;
 static const char secret[] = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 
 static int setup(void **state)
@@ -34,7 +38,7 @@ static enum auth_verdict login(const char *user, const char *id, const char *pas
 	struct auth_view v = { &fake.p.settings, fake.p.roster, fake.p.sessions, fake.link_up };
 	struct broker_client c = { .id = id, .user = user, .address = "127.0.0.1", .protocol = 4, .clean = true };
 
-	return auth_check(fake.p.auth, &v, &c, password, &why);
+	return auth_check(fake.p.auth, &v, &c, &(struct auth_proof){ .password = password }, &grant, &why);
 }
 
 static enum auth_verdict login_from(const char *address, bool websocket, const char *id, const char *password)
@@ -42,7 +46,7 @@ static enum auth_verdict login_from(const char *address, bool websocket, const c
 	struct auth_view v = { &fake.p.settings, fake.p.roster, fake.p.sessions, fake.link_up };
 	struct broker_client c = { .id = id, .user = "$im", .address = address, .websocket = websocket, .protocol = 4, .clean = true };
 
-	return auth_check(fake.p.auth, &v, &c, password, &why);
+	return auth_check(fake.p.auth, &v, &c, &(struct auth_proof){ .password = password }, &grant, &why);
 }
 
 static const char *hash_of(const char *password)
@@ -260,6 +264,182 @@ static void cold_checks_are_rationed_and_tokens_are_not(void **state)
 	assert_int_equal(login("bob", "bob:phone", "tok"), AUTH_OURS);
 }
 
+static enum auth_verdict login_with(const char *user, const char *id, const char *password, const struct certificate *certificate)
+{
+	struct auth_view v = { &fake.p.settings, fake.p.roster, fake.p.sessions, fake.link_up };
+	struct broker_client c = { .id = id, .user = user, .address = "127.0.0.1", .protocol = 4, .clean = true };
+	struct auth_proof proof = { password, certificate };
+
+	return auth_check(fake.p.auth, &v, &c, &proof, &grant, &why);
+}
+
+/* Keys of all algorithms from here on. */
+static void use_jwts(void)
+{
+	static char setting[120];
+	struct im_err err;
+	FILE *f;
+
+	snprintf(setting, sizeof(setting), "jwks:%s/set.json", fake.dir);
+	f = fopen(setting + 5, "w");
+	assert_non_null(f);
+	assert_true(fputs(mint_jwks(), f) >= 0);
+	assert_int_equal(fclose(f), 0);
+	assert_int_equal(chmod(setting + 5, 0600), 0);
+	fake.p.settings.jwt_keys = setting;
+	assert_int_equal(auth_load(fake.p.auth, &fake.p.settings, &err), IM_OK);
+	assert_int_equal(unlink(setting + 5), 0);
+}
+
+static const char *jwt_of(const char *user, int64_t expires_s)
+{
+	char claims[200];
+
+	snprintf(claims, sizeof(claims), "{\"sub\":\"%s\",\"exp\":%lld}", user, (long long)expires_s);
+	return mint_plain("ES256", claims);
+}
+
+static void a_jwt_opens_for_its_user_until_it_expires(void **state)
+{
+	int64_t now = im_clock_wall_ms() / 1000;
+
+	(void)state;
+	assert_int_equal(login("alice", "alice:phone", jwt_of("alice", now + 100)), AUTH_REFUSE); /* no keys yet */
+	assert_string_equal(why.rule, "bad_password");
+	use_jwts();
+	assert_int_equal(login("alice", "alice:phone", jwt_of("alice", now + 100)), AUTH_OURS);
+	assert_int_equal(grant.expires_ms, (now + 100) * 1000);
+	assert_string_equal(grant.user, "");
+	assert_int_equal(login("alice", "bob:phone", jwt_of("alice", now + 100)), AUTH_REFUSE);
+	assert_string_equal(why.rule, "client_id_named");
+	assert_int_equal(login("bob", "bob:phone", jwt_of("alice", now + 100)), AUTH_REFUSE);
+	assert_string_equal(why.rule, "jwt_user");
+	assert_int_equal(login("carol", "carol:phone", jwt_of("carol", now + 100)), AUTH_REFUSE);
+	assert_string_equal(why.rule, "user_disabled");
+	fake.p.settings.jwt_skew_s = 10;
+	assert_int_equal(login("alice", "alice:phone", jwt_of("alice", now - 5)), AUTH_OURS);
+	assert_int_equal(grant.expires_ms, (now + 5) * 1000);
+	assert_int_equal(login("alice", "alice:phone", jwt_of("alice", now - 20)), AUTH_REFUSE);
+	assert_string_equal(why.rule, "jwt_expired");
+	assert_int_equal(grant.expires_ms, 0);
+}
+
+static void a_bad_jwt_is_never_tried_as_a_password(void **state)
+{
+	struct auth_stats st;
+
+	(void)state;
+	use_jwts();
+	fake_user("alice", hash_of(mint("HS256", "{\"alg\":\"none\"}", "{\"sub\":\"alice\"}")), false);
+	for (int i = 0; i < 50; i++)
+		assert_int_equal(login("alice", "alice:phone", mint("HS256", "{\"alg\":\"none\"}", "{\"sub\":\"alice\"}")), AUTH_REFUSE);
+	assert_string_equal(why.rule, "jwt_no_key");
+	auth_stats(fake.p.auth, &st);
+	assert_int_equal(st.hashed, 0);
+	assert_int_equal(st.slowed, 0);
+}
+
+static void without_a_user_name_the_proof_says_who_it_is(void **state)
+{
+	struct certificate bobs = { "bob", 5000 }, strangers = { "meter7", 5000 };
+	int64_t now = im_clock_wall_ms() / 1000;
+
+	(void)state;
+	use_jwts();
+	for (int i = 0; i < 2; i++) {
+		const char *none = i ? "" : NULL;
+
+		assert_int_equal(login(none, "alice:phone", jwt_of("alice", now + 100)), AUTH_OURS);
+		assert_string_equal(grant.user, "alice");
+		assert_int_equal(login(none, "bob:phone", jwt_of("alice", now + 100)), AUTH_REFUSE);
+		assert_int_equal(login(none, "x", jwt_of("nobody", now + 100)), AUTH_REFUSE);
+		assert_string_equal(why.rule, "unknown_user");
+		assert_int_equal(login(none, "x", mint("ES384", "{\"alg\":\"ES256\"}", "{}")), AUTH_REFUSE); /* not let in as nobody */
+		assert_int_equal(login_with(none, "bob:pc", NULL, &bobs), AUTH_OURS);
+		assert_string_equal(grant.user, "bob");
+		assert_int_equal(login_with(none, "alice:pc", NULL, &bobs), AUTH_REFUSE);
+		assert_int_equal(login_with(none, "meter", NULL, &strangers), AUTH_FOREIGN); /* as without us */
+		assert_int_equal(login_with(none, "meter", NULL, NULL), AUTH_FOREIGN);
+		assert_string_equal(grant.user, "");
+	}
+}
+
+static void a_certificate_stands_for_the_password(void **state)
+{
+	struct certificate bobs = { "bob", 5000 }, nameless = { "", 5000 };
+	int64_t now = im_clock_wall_ms() / 1000;
+
+	(void)state;
+	use_jwts();
+	fake_user("alice", hash_of("s3cret"), false);
+	fake_token("bob", "tok", 77000000000000);
+	assert_int_equal(login_with("bob", "bob:pc", NULL, &bobs), AUTH_OURS);
+	assert_int_equal(grant.expires_ms, 5000);
+	assert_int_equal(login_with("bob", "bob:pc", "whatever", &bobs), AUTH_OURS);
+	assert_int_equal(login_with("bob", "bob:pc", "tok", &bobs), AUTH_OURS); /* the token comes first, with its own end */
+	assert_true(grant.expires_ms == 77000000000000);
+	assert_int_equal(login_with("bob", "bob:pc", jwt_of("alice", now + 100), &bobs), AUTH_REFUSE);
+	assert_int_equal(login_with("alice", "alice:pc", NULL, &bobs), AUTH_REFUSE);
+	assert_string_equal(why.rule, "certificate_user");
+	assert_int_equal(login_with("alice", "alice:pc", "s3cret", &bobs), AUTH_REFUSE); /* nor with the right password */
+	assert_int_equal(login_with("alice", "alice:pc", NULL, &nameless), AUTH_REFUSE);
+	assert_string_equal(why.rule, "certificate_name");
+	assert_int_equal(login_with("alice", "alice:pc", "s3cret", &nameless), AUTH_OURS);
+	assert_int_equal(login_with("carol", "carol:pc", NULL, &(struct certificate){ "carol", 5000 }), AUTH_REFUSE);
+	assert_string_equal(why.rule, "user_disabled");
+}
+
+static void guessing_is_slowed_and_tokens_are_not(void **state)
+{
+	struct auth_stats st;
+	char guess[20];
+
+	(void)state;
+	fake.p.settings.login_burst = 1000;
+	fake.p.settings.login_wait_s = 900;
+	fake_user("alice", hash_of("s3cret"), false);
+	assert_int_equal(login("alice", "alice:phone", "s3cret"), AUTH_OURS);
+	for (int i = 0; i < 5; i++) {
+		snprintf(guess, sizeof(guess), "guess%d", i);
+		assert_int_equal(login("alice", "alice:phone", guess), AUTH_REFUSE);
+		assert_string_equal(why.rule, "bad_password");
+		for (int j = 0; j < 5 && i < 4; j++) { /* a device with an old password guesses nothing new */
+			assert_int_equal(login("alice", "alice:phone", guess), AUTH_REFUSE);
+			assert_string_equal(why.rule, "bad_password");
+		}
+	}
+	assert_int_equal(login("alice", "alice:phone", "guess5"), AUTH_REFUSE);
+	assert_string_equal(why.rule, "too_many_failures");
+	assert_int_equal(login("alice", "alice:phone", "s3cret"), AUTH_REFUSE); /* the cache would answer guesses at full speed */
+	assert_string_equal(why.rule, "too_many_failures");
+	auth_stats(fake.p.auth, &st);
+	assert_int_equal(st.hashed, 6);
+	assert_int_equal(st.slowed, 2);
+	fake_token("bob", "tok", 0);
+	assert_int_equal(login("bob", "bob:phone", "tok"), AUTH_OURS);
+	use_jwts();
+	assert_int_equal(login("alice", "alice:phone", jwt_of("alice", im_clock_wall_ms() / 1000 + 9)), AUTH_OURS);
+	fake.p.settings.login_wait_s = 0;
+	assert_int_equal(login("alice", "alice:phone", "s3cret"), AUTH_OURS);
+}
+
+static void the_ways_to_log_in_can_be_asked_for(void **state)
+{
+	struct auth_view v = { &fake.p.settings, fake.p.roster, fake.p.sessions, true };
+	struct broker_client c = { .id = "alice:phone", .user = "alice", .protocol = 5 };
+
+	(void)state;
+	use_jwts();
+	fake.p.settings.jwt_issuer = (char *)"https://id.example/";
+	fake.p.settings.certificate_user = IM_CERTIFICATE_EMAIL;
+	assert_int_equal(auth_explain(fake.p.auth, &v, &c, &why), AUTH_OURS);
+	assert_string_equal(why.reason, "nothing refuses this connect but a wrong credential; good are: 0 tokens, JWTs (13 keys; sub = alice; "
+					"iss https://id.example/; aud none; exp needed), client certificates (e-mail = alice); there is no password");
+	c.id = "bob:phone";
+	assert_int_equal(auth_explain(fake.p.auth, &v, &c, &why), AUTH_REFUSE);
+	assert_string_equal(why.rule, "client_id_named");
+}
+
 static void the_last_refusal_can_be_asked_for(void **state)
 {
 	struct broker_client c = { .id = "bob:pc\n", .user = "alice", .address = "10.0.0.1" };
@@ -291,8 +471,18 @@ int main(void)
 		TEST(passwords_are_hashed_once_and_remembered),
 		TEST(a_new_password_ends_what_the_old_one_proved),
 		TEST(cold_checks_are_rationed_and_tokens_are_not),
+		TEST(a_jwt_opens_for_its_user_until_it_expires),
+		TEST(a_bad_jwt_is_never_tried_as_a_password),
+		TEST(without_a_user_name_the_proof_says_who_it_is),
+		TEST(a_certificate_stands_for_the_password),
+		TEST(guessing_is_slowed_and_tokens_are_not),
+		TEST(the_ways_to_log_in_can_be_asked_for),
 		TEST(the_last_refusal_can_be_asked_for),
 	};
+	int failed;
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	mint_start();
+	failed = cmocka_run_group_tests(tests, NULL, NULL);
+	mint_stop();
+	return failed;
 }

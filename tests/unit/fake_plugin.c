@@ -68,6 +68,18 @@ void broker_client(const struct mosquitto *context, struct broker_client *out)
 	*out = ((const struct fake_context *)(const void *)context)->c;
 }
 
+bool broker_set_user(const struct mosquitto *context, const char *user)
+{
+	((struct fake_context *)(uintptr_t)context)->c.user = user;
+	return true;
+}
+
+bool broker_certificate(const struct mosquitto *context, enum im_certificate_user which, struct certificate *out)
+{
+	(void)context, (void)which, (void)out;
+	return false;
+}
+
 void broker_properties_read(const void *list, struct broker_properties *out)
 {
 	const struct broker_properties *p = list;
@@ -258,6 +270,11 @@ void fake_start(void)
 	s->filters = 3;
 	s->login_burst = 2;
 	s->login_interval_ms = 1000000;
+	s->login_tries = 5;
+	s->jwt_keys = s->jwt_issuer = s->jwt_audience = (char *)"";
+	s->jwt_user_claim = (char *)"sub";
+	s->jwt_need_expiry = true;
+	s->jwt_max_bytes = 8192;
 	s->allow_anonymous = true;
 	s->admins = (char *)"bob, root";
 	memset(secret, 'a', 64);

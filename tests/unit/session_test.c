@@ -1,5 +1,7 @@
 /* The broker's event sequences, one test each (what AUTH and DISCONNECT mean at takeover, resume, failed logins). */
+#include "base/clock.h"
 #include "fake_plugin.h"
+#include "plugin/session_expiry.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -278,6 +280,83 @@ static void a_kick_for_one_taken_over_spares_its_successor(void **state)
 	assert_int_equal(fake.n_kicked, 0);
 }
 
+static void sessions_end_with_their_credential(void **state)
+{
+	struct fake_context a, b, c;
+	struct session *s;
+	bool owner;
+	int64_t now;
+
+	(void)state;
+	session_tick(T);
+	now = im_clock_wall_ms();
+	s = open_as(&a, "alice", "alice:phone", 4, true);
+	session_expires(T, s, now - 5000); /* over before it began */
+	session_expires(T, open_as(&b, "bob", "bob:phone", 4, true), now + 3600 * 1000 * 3);
+	s = open_as(&c, "alice", "alice:tv", 4, true);
+	session_expires(T, s, now + 10);
+	session_free(session_close(T, (const struct mosquitto *)(const void *)&c, &owner)); /* gone earlier */
+	fake.disconnect_on_kick = (const struct mosquitto *)(const void *)&a;
+	while (im_clock_wall_ms() < now + 2100 && fake.n_kicked == 0) {
+		usleep(10000);
+		session_tick(T);
+	}
+	assert_int_equal(fake.n_kicked, 1);
+	assert_string_equal(fake.kicked[0], "alice:phone");
+	assert_non_null(session_by_client_id(T, "bob:phone"));
+}
+
+static struct expiry wheel;
+static struct expiry_node nodes[5000];
+static unsigned n_due;
+
+static void count_due(void *arg, struct expiry_node *n)
+{
+	const int64_t *now_ms = arg;
+
+	assert_true(n->at_s == 0);
+	assert_true((n - nodes) * 3000 <= *now_ms);
+	n_due++;
+}
+
+static void the_wheel_turns_with_every_clock(void **state)
+{
+	static const int64_t steps[] = { 1, 999, 1000, 1500, 60000, 3600000, 20000000, -5000000, 1000, 5000000, 100000000 };
+	int64_t now = 0;
+	unsigned want = 0;
+
+	(void)state;
+	for (unsigned i = 0; i < 5000; i++) /* node i is due at second 3 i, four rounds of the wheel in all */
+		expiry_add(&wheel, &nodes[i], (int64_t)i * 3000 + (i ? 0 : 1));
+	for (size_t i = 0; i < sizeof(steps) / sizeof(steps[0]); i++) {
+		now += steps[i];
+		expiry_due(&wheel, now, count_due, &now);
+		if ((unsigned)(now / 3000) + 1 > want)
+			want = (unsigned)(now / 3000) + 1 > 5000 ? 5000 : (unsigned)(now / 3000) + 1;
+		if (now >= 1000)
+			assert_int_equal(n_due, want);
+	}
+	assert_int_equal(n_due, 5000);
+	expiry_remove(&wheel, &nodes[7]); /* not in it any more: harmless */
+}
+
+static void many_kicks_are_spread_over_turns(void **state)
+{
+	static struct fake_context many[250];
+	char id[32];
+
+	(void)state;
+	for (unsigned i = 0; i < 250; i++) {
+		snprintf(id, sizeof(id), "alice-%u", i);
+		session_kick(T, open_as(&many[i], "alice", id, 4, true), "test");
+	}
+	session_tick(T);
+	assert_int_equal(fake.n_kicked, KICKS_A_TURN);
+	session_tick(T);
+	session_tick(T);
+	assert_int_equal(fake.n_kicked, 250);
+}
+
 static void the_best_granted_qos_of_a_matching_filter_counts(void **state)
 {
 	struct fake_context a;
@@ -313,6 +392,9 @@ int main(void)
 		TEST(foreign_clients_hold_their_id_from_the_next_tick_on),
 		TEST(kicks_wait_for_the_tick_and_happen_once),
 		TEST(a_kick_for_one_taken_over_spares_its_successor),
+		TEST(sessions_end_with_their_credential),
+		TEST(the_wheel_turns_with_every_clock),
+		TEST(many_kicks_are_spread_over_turns),
 		TEST(the_best_granted_qos_of_a_matching_filter_counts),
 	};
 
