@@ -109,6 +109,19 @@ bool mosquitto_client_clean_session(const struct mosquitto *c)
 	return alive(c)->clean;
 }
 
+int mosquitto_set_username(struct mosquitto *c, const char *name)
+{
+	free(((struct mosquitto *)(uintptr_t)alive(c))->user);
+	c->user = strdup(name);
+	return c->user ? MOSQ_ERR_SUCCESS : MOSQ_ERR_NOMEM;
+}
+
+void *mosquitto_client_certificate(const struct mosquitto *c)
+{
+	(void)alive(c);
+	return NULL; /* no TLS here */
+}
+
 static int event(int which, void *data)
 {
 	must(callbacks[which].fn);
