@@ -41,23 +41,20 @@ void ctl_config_path(const struct ctl *ctl, char *out, size_t len)
 		(void)snprintf(out, len, "%s/broker.conf", ctl->dir != NULL ? ctl->dir : "var");
 }
 
-/* Fatal problems of the file do not matter here: what runs has been started with it, only the paths are wanted. */
+/* What else may be wrong in the file does not matter here: what runs has been started with an earlier one, only the paths are wanted. */
 static int find_paths(struct ctl *ctl)
 {
-	struct im_conf_problem problems[4];
 	struct im_settings settings;
+	struct im_err err = {""};
 	char path[512];
-	size_t n = 0;
 
 	ctl_config_path(ctl, path, sizeof(path));
-	memset(&settings, 0, sizeof(settings));
 	if (access(path, R_OK) != 0) {
 		ctl_complain("%s: %s; name the instance with --dir DIR or --config FILE", path, strerror(errno));
 		return EXIT_UNAVAILABLE;
 	}
-	if (im_settings_read(path, &settings, problems, 4, &n) != IM_OK) {
-		for (size_t i = 0; i < n && i < 4; i++)
-			ctl_complain("%s", problems[i].text);
+	if (im_settings_find(path, &settings, &err) != IM_OK) {
+		ctl_complain("%s", err.text);
 		return EXIT_REFUSED;
 	}
 	(void)snprintf(ctl->socket, sizeof(ctl->socket), "%s", settings.bus);

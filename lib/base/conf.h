@@ -86,6 +86,11 @@ enum im_status im_settings_read(const char *path, struct im_settings *out, struc
 /* The same for text in memory; `name` stands in problems where the file's name would (tests, fuzzing). */
 enum im_status im_settings_parse(const char *name, const char *text, size_t len, struct im_settings *out,
 				 struct im_conf_problem *problems, size_t cap, size_t *n);
+/*
+ * For who only looks for an instance: as im_settings_read, but what is wrong elsewhere in the file does not count, since what runs has
+ * been started with an earlier one. IM_BAD_INPUT: it does not say where the instance is.
+ */
+enum im_status im_settings_find(const char *path, struct im_settings *out, struct im_err *err);
 void im_settings_finish(struct im_settings *s);
 /* Copies those values of `fresh` that may change while running (table: live). Returns how many changed; names of
    changed ones that need a restart are written to `restart` (comma separated). */

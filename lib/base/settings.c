@@ -528,13 +528,18 @@ static void check_together(struct settings_reader *r)
 	conf_broker_finish(&r->broker, &r->report, &r->s, r->plugin_file ? r->plugin_file : r->name, r->plugin_line);
 }
 
+static void reader_free(struct settings_reader *r)
+{
+	for (size_t i = 0; i < settings_count; i++)
+		free(r->seen[i].file);
+	free(r->plugin_file);
+}
+
 static enum im_status reader_finish(struct settings_reader *r, struct im_settings *out, size_t *n)
 {
 	fill_defaults(r);
 	check_together(r);
-	for (size_t i = 0; i < settings_count; i++)
-		free(r->seen[i].file);
-	free(r->plugin_file);
+	reader_free(r);
 	*n = r->report.n;
 	if (r->report.fatal) {
 		im_settings_finish(&r->s);
@@ -561,6 +566,23 @@ enum im_status im_settings_parse(const char *name, const char *text, size_t len,
 	reader_start(&r, name, problems, cap);
 	conf_text_read(name, text, len, &r.report, on_line, &r);
 	return reader_finish(&r, out, n);
+}
+
+enum im_status im_settings_find(const char *path, struct im_settings *out, struct im_err *err)
+{
+	struct settings_reader r;
+
+	reader_start(&r, path, NULL, 0);
+	conf_file_read(path, &r.report, on_line, &r);
+	if (r.s.dir)
+		fill_defaults(&r);
+	reader_free(&r);
+	if (r.s.dir && r.s.bus && r.s.store && r.s.sequences) {
+		*out = r.s;
+		return IM_OK;
+	}
+	im_settings_finish(&r.s);
+	return im_fail(err, IM_BAD_INPUT, "%.180s does not say where the instance is (plugin_opt_im_dir)", path);
 }
 
 void im_settings_finish(struct im_settings *s)
