@@ -1,10 +1,9 @@
 #include "store_db.h"
+#include "schema/schema.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define SCHEMA 1 /* of this release; a database of a newer one is not opened */
 
 /* Messages lie in the order of their append; ids in a table per day of journal time, so that what ages is cut off in one piece. */
 static const char schema[] =
@@ -166,35 +165,9 @@ static bool run_text(struct store_db *db, const char *text)
 	return sqlite3_exec(db->handle, text, NULL, NULL, NULL) == SQLITE_OK;
 }
 
-static int user_version(struct store_db *db)
-{
-	sqlite3_stmt *s = NULL;
-	int version = -1;
-
-	if (sqlite3_prepare_v2(db->handle, "PRAGMA user_version", -1, &s, NULL) == SQLITE_OK && sqlite3_step(s) == SQLITE_ROW)
-		version = sqlite3_column_int(s, 0);
-	(void)sqlite3_finalize(s); /* -1 has said it */
-	return version;
-}
-
-#define TEXT_OF(x) #x
-#define NUMBER_TEXT(x) TEXT_OF(x)
-
-static enum im_status check_schema(struct store_db *db, bool writer, struct im_err *err)
-{
-	int version = user_version(db);
-
-	if (version < 0)
-		return store_db_fail(db, err, "read");
-	if (version > SCHEMA)
-		return im_fail(err, IM_FAILED, "%s has schema %d, made by a newer release; this one knows %d", db->path, version, SCHEMA);
-	if (version == SCHEMA)
-		return IM_OK;
-	if (!writer || !run_text(db, "BEGIN IMMEDIATE") || !run_text(db, schema) ||
-	    !run_text(db, "PRAGMA user_version=" NUMBER_TEXT(SCHEMA)) || !run_text(db, "COMMIT"))
-		return store_db_fail(db, err, "create the tables of");
-	return IM_OK;
-}
+/* Changes of the schema are further steps here; tests/fixtures has a store of each version. */
+static const char *const schema_steps[] = { schema };
+const struct im_schema store_db_schema = { schema_steps, sizeof(schema_steps) / sizeof(schema_steps[0]) };
 
 /* NORMAL: a commit is not synced, because the log is; a checkpoint is, and only then the log is trimmed. */
 static bool set_up(struct store_db *db, bool writer)
@@ -218,7 +191,7 @@ enum im_status store_db_open(const char *path, bool writer, struct store_db **ou
 	if (sqlite3_open_v2(path, &db->handle, flags, NULL) != SQLITE_OK || !set_up(db, writer))
 		st = store_db_fail(db, err, "open");
 	else
-		st = check_schema(db, writer, err);
+		st = writer ? im_schema_open(db->handle, path, &store_db_schema, err) : im_schema_check(db->handle, path, &store_db_schema, err);
 	if (st != IM_OK) {
 		store_db_close(db);
 		return st;

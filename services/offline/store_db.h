@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 struct store_db;
+struct im_schema;
 
 enum db_sql {
 	DB_BEGIN, DB_COMMIT, DB_ROLLBACK,
@@ -29,7 +30,9 @@ enum db_sql {
 	DB_STATEMENTS
 };
 
-/* writer: creates the file and the schema. A schema of a newer release is refused with a sentence. */
+extern const struct im_schema store_db_schema;
+
+/* writer: creates the file, and brings the schema to the newest (schema/schema.h). One of a newer release is refused with a sentence. */
 enum im_status store_db_open(const char *path, bool writer, struct store_db **out, struct im_err *err);
 void store_db_close(struct store_db *db); /* NULL is fine */
 

@@ -4,6 +4,7 @@
  * The file is locked for as long as it is open: two generators on one database would each believe to know
  * the last epoch. The lock dies with the process, so a killed one does not stand in its successor's way.
  */
+#include "schema/schema.h"
 #include "seq.h"
 
 #include "base/killpoint.h"
@@ -13,17 +14,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SCHEMA_VERSION 1
 #define LOCK_WAIT_MS 5000 /* a predecessor that is just ending */
 
 static const char sql_setup[] = "PRAGMA locking_mode=EXCLUSIVE;"
 				"PRAGMA journal_mode=WAL;"
 				"PRAGMA synchronous=FULL;"
-				"BEGIN EXCLUSIVE;"
-				"CREATE TABLE IF NOT EXISTS section("
-				" section INTEGER PRIMARY KEY, epoch INTEGER NOT NULL, ceiling INTEGER NOT NULL,"
-				" floor INTEGER NOT NULL, complete INTEGER NOT NULL, owner TEXT NOT NULL);";
-static const char sql_version[] = "PRAGMA user_version";
+				"BEGIN EXCLUSIVE; COMMIT;"; /* the lock stays */
+static const char *const schema_steps[] = {"CREATE TABLE section("
+					   " section INTEGER PRIMARY KEY, epoch INTEGER NOT NULL, ceiling INTEGER NOT NULL,"
+					   " floor INTEGER NOT NULL, complete INTEGER NOT NULL, owner TEXT NOT NULL);"};
+static const struct im_schema schema = {schema_steps, sizeof(schema_steps) / sizeof(schema_steps[0])};
 static const char sql_load[] = "SELECT section, epoch, ceiling, floor, complete, owner FROM section";
 static const char sql_save[] = "INSERT INTO section(section, epoch, ceiling, floor, complete, owner) VALUES(?,?,?,?,?,?)"
 			       " ON CONFLICT(section) DO UPDATE SET epoch=excluded.epoch, ceiling=excluded.ceiling,"
@@ -57,34 +57,17 @@ static void sqlite_close(void *db)
 	free(s);
 }
 
-static int read_version(struct sqlite *s)
-{
-	sqlite3_stmt *st;
-	int version = -1;
-
-	if (sqlite3_prepare_v2(s->db, sql_version, -1, &st, NULL) == SQLITE_OK && sqlite3_step(st) == SQLITE_ROW)
-		version = sqlite3_column_int(st, 0);
-	(void)sqlite3_finalize(st); /* version tells */
-	return version;
-}
-
 /* Leaves the schema committed and the lock held. */
 static enum im_status set_up(struct sqlite *s, struct im_err *err)
 {
-	char sql[64];
-	int version;
+	enum im_status st;
 
 	(void)sqlite3_busy_timeout(s->db, LOCK_WAIT_MS); /* cannot fail */
 	if (!run(s, sql_setup))
 		return fail(s, "cannot be opened and locked", err);
-	version = read_version(s);
-	if (version < 0)
-		return fail(s, "cannot be read", err);
-	if (version > SCHEMA_VERSION)
-		return im_fail(err, IM_BAD_INPUT, "%s: written by a newer version (%d, this one knows %d)", s->path, version, SCHEMA_VERSION);
-	(void)snprintf(sql, sizeof(sql), "PRAGMA user_version=%d;COMMIT", SCHEMA_VERSION);
-	if (!run(s, sql))
-		return fail(s, "cannot be written", err);
+	st = im_schema_open(s->db, s->path, &schema, err);
+	if (st != IM_OK)
+		return st;
 	if (sqlite3_prepare_v2(s->db, sql_save, -1, &s->save, NULL) != SQLITE_OK)
 		return fail(s, "prepare", err);
 	return IM_OK;
