@@ -45,6 +45,8 @@ const struct verb verb_table[] = {
 	{"send", NULL, "from conv [text]", "stdin? id", "send", run_send, NULL, NULL, "sends as a user, or as system into a group"},
 	{"status", NULL, NULL, NULL, "status", run_status, NULL, NULL, "how all parts are doing"},
 	{"why", NULL, "user action what", NULL, "why", run_why, NULL, NULL, "whether USER may connect|publish|subscribe WHAT, and by which rule"},
+	{"backup", NULL, "file", "force? verify?", "backup", run_backup, NULL, NULL, "writes everything into FILE while running; --verify checks a FILE"},
+	{"restore", NULL, "file", "force? discard_journal?", NULL, run_restore, NULL, NULL, "makes a stopped instance's data from FILE (- is standard input)"},
 	{"config", "check", "[file]", NULL, NULL, run_config_check, NULL, NULL, "checks broker.conf; nothing needs to run"},
 	{"config", "sample", NULL, NULL, NULL, run_config_print, NULL, NULL, "prints the commented settings of broker.conf"},
 	{"config", "reference", NULL, NULL, NULL, run_config_print, NULL, NULL, "prints docs/configuration.md"},

@@ -46,6 +46,7 @@ const struct verb *verb_find(char *const *words, int n, int *used, char *why, si
 json_t *verb_args(const struct verb *verb, char *const *words, int n, char *why, size_t len);
 void verb_usage(const struct verb *verb, char *out, size_t len); /* "group create GROUP --owner OWNER [--title TITLE]" */
 
+verb_fn run_backup, run_restore;
 verb_fn run_user_add, run_user_import, run_token_issue, run_group_users, run_history, run_send, run_status, run_why, run_config_check, run_config_print,
 	run_help;
 

@@ -490,6 +490,11 @@ uint64_t journal_epoch(const struct journal *j)
 	return j->current->epoch;
 }
 
+uint64_t journal_end(const struct journal *j)
+{
+	return j->current->end;
+}
+
 uint64_t journal_bytes(const struct journal *j)
 {
 	return j->kept;

@@ -35,6 +35,7 @@ enum im_status journal_append(struct journal *j, const void *body, size_t len);
 const char *journal_why(const struct journal *j); /* sentence for the last IM_BUSY or IM_FAILED; empty: it accepts */
 void journal_set_limit(struct journal *j, uint64_t bytes); /* im_journal_limit may change while it runs */
 uint64_t journal_epoch(const struct journal *j);  /* of the current epoch; changes after a failure */
+uint64_t journal_end(const struct journal *j);    /* offset in it behind what was accepted last */
 void journal_tick(struct journal *j);             /* takes note of what the thread finished; cheap */
 
 /* Reading in order through all epochs still here. */

@@ -152,9 +152,9 @@ static void status(const struct plugin *p, struct im_buf *out)
 	link_stats(p->link, &l);
 	auth_stats(p->auth, &a);
 	im_buf_printf(out,
-		      "{\"version\":\"%s\",\"journal\":{\"bytes\":%llu,\"limit\":%llu,\"epoch\":%llu,\"durability\":\"%s\",\"state\":",
+		      "{\"version\":\"%s\",\"journal\":{\"bytes\":%llu,\"limit\":%llu,\"epoch\":%llu,\"end\":%llu,\"durability\":\"%s\",\"state\":",
 		      IM_VERSION, (unsigned long long)journal_bytes(p->journal), (unsigned long long)p->settings.journal_limit,
-		      (unsigned long long)journal_epoch(p->journal), p->settings.durability == IM_DURABILITY_DISK ? "disk" : "process");
+		      (unsigned long long)journal_epoch(p->journal), (unsigned long long)journal_end(p->journal), p->settings.durability == IM_DURABILITY_DISK ? "disk" : "process");
 	im_json_string(out, *state ? state : "ok", *state ? strlen(state) : 2);
 	im_buf_printf(out,
 		      "},\"sessions\":%zu,\"link\":{\"backlog\":%llu,\"in_flight\":%llu,\"frames_in\":%llu,\"frames_out\":%llu,"

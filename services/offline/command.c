@@ -18,6 +18,7 @@
 #define SEQ_MAX ((1ull << 53) - 1)
 #define TITLE_MAX 256u   /* bytes: a line on any screen */
 #define PASSWORD_MAX 256u /* bytes: argon2id would take more, a login packet should not */
+#define FILE_MAX 4000u   /* bytes of a path: what the system takes, with room for a suffix */
 #define TEXT_MAX 49152u  /* bytes of a message given to send: JSON's escapes must fit into 64 KiB beside it */
 
 #define PAGED                                                                                     \
@@ -137,6 +138,12 @@ static const struct command_arg why_args[] = {
 	END,
 };
 
+static const struct command_arg backup_args[] = {
+	{"file", ARG_TEXT, ARG_REQUIRED, 1, FILE_MAX, NULL, "imctl: a path; other admins: a name in {im_dir}/backups"},
+	{"force", ARG_BOOL, 0, 0, 0, NULL, "replace a file that is there"},
+	END,
+};
+
 const struct command command_table[] = {
 	{"server", WHO_BOTH, no_args, command_server, "version, time, store epoch, limits"},
 	{"me", WHO_USER, no_args, command_me, "who I am here, on which device, in which groups"},
@@ -174,6 +181,8 @@ const struct command command_table[] = {
 	{"send", WHO_ADMIN, send_args, command_send, "sends as a user or as the system; answers once it is stored"},
 	{"status", WHO_ADMIN, no_args, command_status, "how all parts are doing"},
 	{"why", WHO_ADMIN, why_args, command_why, "whether a user may connect, publish or subscribe, and the rule that decides"},
+	{"backup", WHO_ADMIN, backup_args, command_backup, "begins a backup of everything; backup.status tells how it goes"},
+	{"backup.status", WHO_ADMIN, no_args, command_backup_status, "the backup under way, else the last one since the service started"},
 	{"commands", WHO_ADMIN, no_args, command_commands, "this table"},
 	{NULL, WHO_BOTH, NULL, NULL, NULL},
 };

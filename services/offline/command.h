@@ -72,6 +72,8 @@ json_t *command_describe(const struct command *c, bool admin); /* for `commands`
 
 /* ---- what commands work on; counted, since store and link may answer after request_destroy */
 
+struct backup; /* backup.h */
+
 struct command_env {
 	unsigned refs;
 	bool closed;               /* the parts below are gone */
@@ -82,6 +84,7 @@ struct command_env {
 	struct link *link;
 	struct delivery *delivery;
 	struct inbox *inbox;
+	struct backup *backup;
 	int64_t started_ms;
 	unsigned calls;            /* under way */
 	unsigned lists;            /* of admin commands, under way */
@@ -186,6 +189,7 @@ typedef json_t *name_row_fn(struct call *call, const char *name, void *arg);
 void page_names(struct call *call, struct names *n, const char *field, name_row_fn *row, void *arg);
 
 /* The functions of the table, by file. */
+command_fn command_backup, command_backup_status;
 command_fn command_user_add, command_user_import, command_user_remove, command_user_password, command_user_disable,
 	command_user_enable, command_user_title, command_user_list, command_user_show;
 command_fn command_token_issue, command_token_revoke, command_token_list;

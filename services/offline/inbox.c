@@ -208,6 +208,13 @@ size_t inbox_marks(const struct inbox *in, uint32_t node, struct position *marks
 	return n;
 }
 
+bool inbox_reached(struct inbox *in, uint32_t node, uint64_t epoch, uint64_t offset)
+{
+	const struct mark *m = mark_find(in, node, epoch);
+
+	return offset == 0 || (m && m->durable.next >= offset);
+}
+
 /* ---------------------------------------------------------------- queued */
 
 static void queue(struct inbox *in, struct batch *b)

@@ -31,6 +31,7 @@ typedef void inbox_failed_fn(void *arg, const char *why);
 void inbox_on_failure(struct inbox *in, inbox_failed_fn *fn, void *arg);
 /* Durable marks of a node's journal epochs, newest epochs last; returns how many there are. */
 size_t inbox_marks(const struct inbox *in, uint32_t node, struct position *marks, size_t cap);
+bool inbox_reached(struct inbox *in, uint32_t node, uint64_t epoch, uint64_t offset); /* all of that epoch below it is durable */
 void inbox_drain(struct inbox *in); /* takes and decides nothing more; what is with the store is still told */
 void inbox_stop(struct inbox *in); /* takes nothing more and tells nobody of what the store still answers */
 bool inbox_idle(const struct inbox *in); /* nothing is being decided or written; draining: nothing is with the store */

@@ -376,6 +376,12 @@ enum im_status lease_next(struct lease *l, uint32_t section, uint64_t last, uint
 	return IM_OK;
 }
 
+void lease_each(const struct lease *l, lease_each_fn *fn, void *arg)
+{
+	for (uint32_t i = 0; i < IM_SECTIONS; i++)
+		fn(arg, i, l->sections[i].epoch, l->sections[i].ceiling);
+}
+
 bool lease_ready(const struct lease *l)
 {
 	return l->held == IM_SECTIONS;

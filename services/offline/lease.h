@@ -25,6 +25,9 @@ void lease_answer(struct lease *l, const void *payload, size_t len);
  * Not consumed until the caller uses it: asking twice with the same `last` gives the same answer.
  */
 enum im_status lease_next(struct lease *l, uint32_t section, uint64_t last, uint64_t *seq, uint64_t *epoch);
+/* What is known of every section: a ceiling of 0 is not known. */
+typedef void lease_each_fn(void *arg, uint32_t section, uint64_t epoch, uint64_t ceiling);
+void lease_each(const struct lease *l, lease_each_fn *fn, void *arg);
 bool lease_ready(const struct lease *l); /* all sections held */
 
 #endif

@@ -2,6 +2,7 @@
  * The message service: journal slices in; durable messages, acks and deliveries out. This file only joins
  * the parts: link (bus) -> inbox (decides) -> store (keeps) -> delivery (hands over) -> link.
  */
+#include "backup.h"
 #include "base/log.h"
 #include "delivery.h"
 #include "inbox.h"
@@ -27,6 +28,7 @@ struct offline {
 	struct delivery *delivery;
 	struct inbox *inbox;
 	struct request *request;
+	struct backup *backup;
 	struct im_after *after;
 	struct im_timer *drain;
 };
@@ -182,6 +184,10 @@ static enum im_status build(struct service *s, struct offline *o, struct im_err 
 	st = request_create(s->loop, &s->settings, o->store, o->roster, o->link, o->delivery, o->inbox, &o->request, err);
 	if (st != IM_OK)
 		return st;
+	st = backup_job_create(s->loop, &s->settings, o->store, o->link, o->inbox, o->lease, &o->backup, err);
+	if (st != IM_OK)
+		return st;
+	request_set_backup(o->request, o->backup);
 	o->after = im_after_create(s->loop, on_turn_end, o);
 	if (!o->after)
 		return im_fail(err, IM_FAILED, "out of memory");
@@ -252,6 +258,7 @@ static void stop(struct service *s)
 	if (o->inbox)
 		inbox_stop(o->inbox);
 	request_destroy(o->request);
+	backup_job_destroy(o->backup);
 	delivery_destroy(o->delivery); /* gives the store what has settled */
 	store_close(o->store);         /* answers what is pending: the inbox is there, and tells nobody */
 	inbox_destroy(o->inbox);

@@ -51,6 +51,11 @@ enum im_status request_create(struct im_loop *loop, const struct im_settings *se
 	return IM_OK;
 }
 
+void request_set_backup(struct request *r, struct backup *backup)
+{
+	r->env->backup = backup;
+}
+
 static void asked_free(struct asked *a)
 {
 	DL_DELETE(a->request->asked, a);

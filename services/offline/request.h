@@ -17,6 +17,8 @@ struct request;
 enum im_status request_create(struct im_loop *loop, const struct im_settings *settings, struct store *store, struct roster *roster,
 			      struct link *link, struct delivery *delivery, struct inbox *inbox,
 			      struct request **out, struct im_err *err);
+struct backup;
+void request_set_backup(struct request *r, struct backup *backup); /* once, before the first command */
 void request_destroy(struct request *r);
 void request_record(struct request *r, const Im__Bus__Record *record);   /* KIND_REQUEST, from inbox_on_request; borrowed */
 void request_control(struct request *r, const Im__Bus__Control *control);/* $CONTROL/im/v1; borrowed */

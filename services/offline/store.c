@@ -82,3 +82,8 @@ void store_stats(struct store *s, struct store_stats *out)
 {
 	s->driver->stats(s, out);
 }
+
+bool store_snapshot(struct store *s, struct store_snapshot *out)
+{
+	return s->driver->snapshot && s->driver->snapshot(s, out);
+}

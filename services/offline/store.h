@@ -124,6 +124,12 @@ struct store_stats {
 	uint64_t sync_us_max;
 };
 
+/* Where a backup finds everything that was answered so far (store_backup.h). */
+struct store_snapshot {
+	const char *db_path;     /* as long as the store is open */
+	uint64_t position;       /* of the log: rows that have been applied up to here hold it */
+};
+
 struct store_driver {
 	const char *name; /* url scheme: "sqlite", "memory" */
 	enum im_status (*open)(const char *url, struct im_loop *loop, const struct im_settings *settings, struct store **out, struct im_err *err);
@@ -143,6 +149,7 @@ struct store_driver {
 	void (*devices)(struct store *s, const char *user, store_device_fn *row, store_done_fn *done, void *arg);
 	bool (*full)(struct store *s); /* more than im_store_backlog waits: ask again later, take no more input now */
 	void (*stats)(struct store *s, struct store_stats *out);
+	bool (*snapshot)(struct store *s, struct store_snapshot *out); /* false: nothing here outlives the process */
 };
 
 /* Picks the driver by the url's scheme and does what is common (argument checks, slow-request log). */
@@ -159,6 +166,7 @@ void store_device(struct store *s, const char *user, const char *device, store_d
 void store_devices(struct store *s, const char *user, store_device_fn *row, store_done_fn *done, void *arg);
 bool store_full(struct store *s);
 void store_stats(struct store *s, struct store_stats *out);
+bool store_snapshot(struct store *s, struct store_snapshot *out);
 
 extern const struct store_driver store_sqlite, store_memory;
 

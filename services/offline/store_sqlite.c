@@ -15,6 +15,7 @@
 #include "store_index.h"
 #include "store_log.h"
 #include "store_reader.h"
+#include "store_restore.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -50,6 +51,7 @@ struct sqlite_store {
 	struct append_queue part;     /* the records of one whose last has not come yet ... */
 	uint64_t part_segment;        /* ... in this segment */
 	uint64_t messages, backlog, backlog_most;
+	uint64_t answered;            /* the log's position up to which appends were answered IM_OK */
 };
 
 static struct sqlite_store *sqlite(struct store *s)
@@ -67,6 +69,7 @@ static void answer_append(struct sqlite_store *ss, struct append *a, struct appe
 
 	if (st == IM_OK) {
 		store_tail_answer(ss->tail, a);
+		ss->answered = a->end;
 		for (size_t i = 0; i < a->n; i++)
 			ss->messages += a->entries[i].kind == STORE_MESSAGE;
 		append_queue_put(to_index, a);
@@ -232,7 +235,9 @@ static enum im_status open_folder(struct sqlite_store *ss, const char *url, stru
 	ss->dir = strdup(path);
 	if (!ss->dir || asprintf(&ss->log_dir, "%s/log", path) < 0 || asprintf(&ss->db_path, "%s/store.db", path) < 0)
 		return im_fail(err, IM_FAILED, "out of memory");
-	st = make_dir(ss->dir, err);
+	st = store_restore_check(ss->dir, err);
+	if (st == IM_OK)
+		st = make_dir(ss->dir, err);
 	if (st == IM_OK)
 		st = make_dir(ss->log_dir, err);
 	return st == IM_OK ? take_lock(ss, err) : st;
@@ -559,6 +564,13 @@ static void sqlite_stats(struct store *s, struct store_stats *out)
 	out->log_bytes = sqlite(s)->backlog;
 }
 
+static bool sqlite_snapshot(struct store *s, struct store_snapshot *out)
+{
+	out->db_path = sqlite(s)->db_path;
+	out->position = sqlite(s)->answered;
+	return true;
+}
+
 const struct store_driver store_sqlite = {
 	.name = "sqlite",
 	.open = sqlite_open,
@@ -574,4 +586,5 @@ const struct store_driver store_sqlite = {
 	.devices = sqlite_devices,
 	.full = sqlite_full,
 	.stats = sqlite_stats,
+	.snapshot = sqlite_snapshot,
 };

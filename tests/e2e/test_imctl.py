@@ -86,6 +86,10 @@ VERBS = [
     (["why", "ann", "subscribe", "im/v1/in/#"], None, DONE),
     (["why", "ann", "connect", "bob:phone"], None, DENIED),
     (["why", "ann", "dance", "x"], None, REFUSED),
+    (["backup", "/no-such-folder/b"], None, REFUSED),
+    (["backup", "--verify", "no-such-file"], None, NOT_FOUND),
+    (["backup"], None, USAGE),
+    (["restore", "no-such-file"], None, REFUSED),  # it is running
     (["config", "check"], None, DONE),
     (["config", "check", "no-such-file"], None, NOT_FOUND),
     (["help"], None, DONE),
@@ -126,6 +130,21 @@ def is_json(line):
         return isinstance(json.loads(line), dict)
     except ValueError:
         return False
+
+
+def test_a_mistake_made_in_broker_conf_does_not_lock_the_admin_out(im):
+    """What runs was started with the file as it was; `config check` is who complains."""
+    path = im.dir / "broker.conf"
+    good = path.read_text()
+    try:
+        path.write_text(good + "plugin_opt_im_ack_window many\nset_tcp_nodelay false\nplugin_opt_im_nonsense 1\n")
+        assert im.imctl("user", "list").returncode == DONE
+        assert im.imctl("config", "check", check=False).returncode == REFUSED
+        path.write_text(re.sub(r"(?m)^plugin_opt_im_dir .*$", "", good))
+        p = im.imctl("user", "list", check=False)
+        assert p.returncode == REFUSED and "im_dir" in p.stderr
+    finally:
+        path.write_text(good)
 
 
 def test_the_table_above_has_every_verb_of_the_help(im):

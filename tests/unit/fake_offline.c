@@ -7,6 +7,7 @@
 
 #include "fake_offline.h"
 
+#include "backup.h"
 #include "wire/codec.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -75,6 +76,23 @@ static void trace(const char *what)
 	size_t used = strlen(fake.trace);
 
 	(void)snprintf(fake.trace + used, sizeof(fake.trace) - used, "%s ", what);
+}
+
+/* ---- backups */
+
+enum im_status backup_job_start(struct backup *b, const char *path, bool replace, struct im_err *err)
+{
+	(void)b;
+	if (strstr(path, "busy"))
+		return im_fail(err, IM_BUSY, "a backup is under way");
+	(void)snprintf(fake.backup_path, sizeof(fake.backup_path), "%s%s", path, replace ? "!" : "");
+	return IM_OK;
+}
+
+void backup_job_status(struct backup *b, struct backup_status *out)
+{
+	(void)b;
+	*out = (struct backup_status){.state = BACKUP_COPYING, .file = fake.backup_path, .error = ""};
 }
 
 /* ---- store */

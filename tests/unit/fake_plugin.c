@@ -182,6 +182,12 @@ uint64_t journal_epoch(const struct journal *j)
 	return 7;
 }
 
+uint64_t journal_end(const struct journal *j)
+{
+	(void)j;
+	return 77;
+}
+
 uint64_t journal_bytes(const struct journal *j)
 {
 	(void)j;
