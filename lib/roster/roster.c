@@ -281,6 +281,19 @@ static enum im_status apply_member(struct roster *r, uint64_t version, const Im_
 	return IM_OK;
 }
 
+void roster_hold_stay(struct roster *r, const char *group, const char *user, uint64_t from_seq, uint64_t to_seq)
+{
+	struct membership *m = (struct membership *)roster_find(r, MEMBERSHIP, group, user);
+
+	for (size_t i = 0; m && i < m->n_stays; i++) {
+		if (m->stays[i].from_seq != from_seq)
+			continue;
+		m->group->shown.n_members -= is_open(m);
+		m->stays[i].to_seq = to_seq;
+		m->group->shown.n_members += is_open(m);
+	}
+}
+
 static struct block *intern_block(struct roster *r, const char *user, const char *blocked)
 {
 	struct block *b = (struct block *)roster_find(r, BLOCK, user, blocked);
@@ -373,6 +386,13 @@ size_t roster_stays(const struct roster *r, const char *group, const char *user,
 
 	*out = m ? m->stays : NULL;
 	return m ? m->n_stays : 0;
+}
+
+uint64_t roster_stays_last(const struct roster_stay *stays, size_t n, uint64_t newest)
+{
+	if (n == 0)
+		return 0;
+	return stays[n - 1].to_seq != 0 && stays[n - 1].to_seq < newest ? stays[n - 1].to_seq : newest;
 }
 
 bool roster_may_see(const struct roster *r, const char *group, const char *user, uint64_t seq)

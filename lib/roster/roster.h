@@ -66,6 +66,13 @@ const char *roster_role(const struct roster *r, const char *group, const char *u
 bool roster_is_blocked(const struct roster *r, const char *user, const char *blocked);
 /* All stays of a user in a group, oldest first; 0 = never was there. */
 size_t roster_stays(const struct roster *r, const char *group, const char *user, const struct roster_stay **out);
+/*
+ * A stay ends at `to_seq` from now on, before the item that says so is durable and applied: what is said behind a
+ * removal must not be shown while the removal is being written down. 0: it goes on after all, nothing was written.
+ */
+void roster_hold_stay(struct roster *r, const char *group, const char *user, uint64_t from_seq, uint64_t to_seq);
+/* The newest sequence that these stays show of a group whose newest is `newest`. 0: none. */
+uint64_t roster_stays_last(const struct roster_stay *stays, size_t n, uint64_t newest);
 /* Whether sequence `seq` of this group may be seen by this user: inside one of its stays. */
 bool roster_may_see(const struct roster *r, const char *group, const char *user, uint64_t seq);
 

@@ -209,6 +209,20 @@ static void on_plugin(void *arg, enum im_status st)
 	commit_check(m);
 }
 
+/*
+ * Ended stays of items that are not written yet. They end for deliveries at once: between the message that says so
+ * and its durable item the group goes on talking. If the item cannot be written they go on.
+ */
+static void hold_stays(struct commit *m, struct roster *roster, bool ended)
+{
+	for (size_t i = m->done; i < m->change.n; i++) {
+		const Im__Bus__Member *member = m->change.items[i]->member;
+
+		if (member != NULL && member->to_seq != 0)
+			roster_hold_stay(roster, member->group, member->user, member->from_seq, ended ? member->to_seq : 0);
+	}
+}
+
 static void append_batch(struct commit *m);
 
 static void on_stored(void *arg, enum im_status st)
@@ -220,6 +234,7 @@ static void on_stored(void *arg, enum im_status st)
 	if (st != IM_OK && items[m->batch - 1]->version > env->version_floor)
 		env->version_floor = items[m->batch - 1]->version;
 	if (!call_step(m->call, st)) {
+		hold_stays(m, env->roster, false);
 		m->dead = true;
 		commit_check(m);
 		return;
@@ -288,6 +303,7 @@ void change_commit(struct call *call, struct change *c, change_done_fn *done)
 		commit_check(m);
 		return;
 	}
+	hold_stays(m, call->env->roster, true);
 	append_batch(m);
 }
 

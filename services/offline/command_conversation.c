@@ -88,8 +88,7 @@ static bool clip_to_stays(struct call *call, struct conv *c)
 		return false;
 	c->member = stays[n - 1].to_seq == 0;
 	c->first_seq = stays[n - 1].from_seq;
-	if (!c->member && c->last_seq > stays[n - 1].to_seq)
-		c->last_seq = stays[n - 1].to_seq;
+	c->last_seq = roster_stays_last(stays, n, c->last_seq);
 	if (c->read + 1 < c->first_seq)
 		c->read = c->first_seq - 1;
 	return true;

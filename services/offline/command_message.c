@@ -165,13 +165,15 @@ static void on_newest(void *arg, enum im_status st)
 
 	if (!call_step(call, st) || !may_see_conv(call, h))
 		return;
-	if (h->to > h->lookup.last_seq)
-		h->to = h->lookup.last_seq;
 	if (im_conv_is_group(h->canonical)) {
 		n = roster_stays(call->env->roster, call->conv + 2, call_subject(call), &stays);
+		/* How much is said behind one's back is nobody's business either. */
+		h->lookup.last_seq = roster_stays_last(stays, n, h->lookup.last_seq);
 		if (!narrow_to_stay(h, stays, n))
 			h->to = 0;
 	}
+	if (h->to > h->lookup.last_seq)
+		h->to = h->lookup.last_seq;
 	if (h->to == 0 || h->from > h->to) {
 		call_ok(call, json_pack("{s:s,s:I}", "conv", call->conv, "newest", (json_int_t)h->lookup.last_seq));
 		return;

@@ -230,14 +230,17 @@ static bool cursor_valid(struct decider *d, const Im__Bus__Record *r, const Im__
 			 struct im_refusal *why)
 {
 	struct recent_conv *c = conv ? recent_conv(&d->recent, conv) : NULL;
-	const struct roster_stay *stays;
+	const struct roster_stay *stays = NULL;
+	size_t n = conv && im_conv_is_group(conv) ? roster_stays(d->roster, conv + 2, r->user, &stays) : 0;
+	uint64_t last;
 
-	if (!c || (im_conv_is_group(conv) && roster_stays(d->roster, conv + 2, r->user, &stays) == 0)) {
+	if (!c || (im_conv_is_group(conv) && n == 0)) {
 		im_refuse(why, IM_REFUSE_BAD_CURSOR, "%s is no conversation of yours", move->conv);
 		return false;
 	}
-	if (move->delivered > c->last || move->read > c->last) {
-		im_refuse(why, IM_REFUSE_BAD_CURSOR, "the newest sequence of %s is %llu", move->conv, (unsigned long long)c->last);
+	last = n > 0 ? roster_stays_last(stays, n, c->last) : c->last; /* of those one may see */
+	if (move->delivered > last || move->read > last) {
+		im_refuse(why, IM_REFUSE_BAD_CURSOR, "the newest sequence of %s is %llu", move->conv, (unsigned long long)last);
 		return false;
 	}
 	return true;

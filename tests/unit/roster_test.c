@@ -176,11 +176,25 @@ static void member_sees_its_stays_and_nothing_between(void **state)
 	assert_int_equal(roster_stays(r, "g", "bob", &stays), 2);
 	assert_int_equal(stays[0].from_seq, 2);
 	assert_int_equal(stays[1].from_seq, 7);
+	assert_int_equal(roster_stays_last(stays, 2, 99), 99);
+	assert_int_equal(roster_stays_last(stays, 1, 99), 4);
+	assert_int_equal(roster_stays_last(stays, 1, 1), 1);
+	assert_int_equal(roster_stays_last(NULL, 0, 99), 0);
 	for (uint64_t seq = 0; seq < 9; seq++)
 		assert_int_equal(roster_may_see(r, "g", "bob", seq), seen[seq]);
 	assert_string_equal(roster_role(r, "g", "bob"), "admin");
 	assert_int_equal(roster_group(r, "g")->n_members, 1);
-	put_member(r, 4, "g", "bob", "admin", 7, 8);
+	roster_hold_stay(r, "g", "bob", 7, 8); /* in force before it is written down, and back again */
+	assert_false(roster_is_member(r, "g", "bob"));
+	assert_false(roster_may_see(r, "g", "bob", 9));
+	assert_int_equal(roster_group(r, "g")->n_members, 0);
+	roster_hold_stay(r, "g", "bob", 7, 0);
+	assert_true(roster_may_see(r, "g", "bob", 9));
+	assert_int_equal(roster_group(r, "g")->n_members, 1);
+	roster_hold_stay(r, "g", "bob", 7, 8);
+	roster_hold_stay(r, "g", "carol", 7, 8);
+	assert_int_equal(put_member(r, 4, "g", "bob", "admin", 7, 8), IM_OK);
+	assert_int_equal(roster_group(r, "g")->n_members, 0);
 	assert_false(roster_is_member(r, "g", "bob"));
 	assert_true(roster_may_see(r, "g", "bob", 8));
 	assert_false(roster_may_see(r, "g", "bob", 9));
