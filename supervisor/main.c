@@ -161,6 +161,14 @@ static void raise_file_limit(void)
 		im_log(IM_LOG_WARNING, "evt=rlimit why=\"%s\": the number of connections stays small", strerror(errno));
 }
 
+/* For all parts, mosquitto among them: what they hold in memory, messages and passwords just checked, is in no file of a crash. */
+static void forbid_core_files(void)
+{
+	const struct rlimit none = {0, 0};
+
+	(void)setrlimit(RLIMIT_CORE, &none); /* lowering is always allowed */
+}
+
 static int run(const struct options *o, const struct im_settings *s)
 {
 	struct part parts[PART_COUNT];
@@ -247,6 +255,7 @@ int main(int argc, char **argv)
 	im_log_open("im-supervisor", (enum im_log_level)settings.log_level, NULL);
 	umask(077);
 	raise_file_limit();
+	forbid_core_files();
 	rc = run(&o, &settings);
 	im_settings_finish(&settings);
 	return rc;
