@@ -99,6 +99,7 @@ class Instance:
                                 ("@USER@", "user root" if os.getuid() == 0 else "#user mosquitto")):
                 text = text.replace(name, value)
             path.write_text(text + "\n".join(self.conf) + "\n")
+            path.chmod(0o600)  # as scripts/run has it
 
     def stop(self, timeout=20):
         if self.process and self.process.poll() is None:
