@@ -389,10 +389,11 @@ static void on_readable(struct client *c)
 	client_flush(c);
 }
 
-int client_loop_turn(struct client_loop *l, int ms)
+int client_loop_turn(struct client_loop *l, int64_t us)
 {
+	const struct timespec wait = {us / 1000000, us % 1000000 * 1000};
 	struct epoll_event events[256];
-	int n = epoll_wait(l->epoll, events, 256, ms);
+	int n = epoll_pwait2(l->epoll, events, 256, &wait, NULL);
 
 	for (int i = 0; i < n; i++) {
 		struct client *c = events[i].data.ptr;

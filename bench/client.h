@@ -38,8 +38,8 @@ struct client {
 
 struct client_loop *client_loop_create(const char *host, int port, bool websocket, const struct client_events *events);
 void client_loop_destroy(struct client_loop *l);
-/* Handles what there is, waits at most `ms` if there is nothing. Returns the number of events. */
-int client_loop_turn(struct client_loop *l, int ms);
+/* Handles what there is, waits at most `us` microseconds if there is nothing. Returns the number of events. */
+int client_loop_turn(struct client_loop *l, int64_t us);
 
 struct client *client_open(struct client_loop *l, const char *id, const char *user, const char *password, bool clean, unsigned keepalive_s);
 void client_close(struct client *c, bool politely); /* frees it */
