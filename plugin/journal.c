@@ -293,6 +293,7 @@ static bool reopen(struct journal *j)
 	(void)pthread_mutex_lock(&j->lock);
 	j->current->next = s;
 	j->current = j->last = j->sync_from = s;
+	j->hurried = false;
 	j->reapable = j->reap->gone;
 	atomic_store(&j->unsynced_us, 0); /* of the old epoch: no sync of it counts any more */
 	atomic_store(&j->state, JOURNAL_OPEN);
@@ -330,6 +331,7 @@ static enum im_status next_segment(struct journal *j)
 	(void)pthread_mutex_lock(&j->lock);
 	old->next = s;
 	j->current = j->last = s;
+	j->hurried = false;
 	if (old->confirmed == old->end && j->first == old) {
 		old->gone = j->reapable = true;
 		j->first = s;
@@ -405,7 +407,7 @@ static void note_unsynced(struct journal *j, int64_t now_us)
 		wake_thread(j);
 }
 
-/* So much is used that the next segment should be there soon, grace or not. */
+/* So much is used that the next segment should be there soon, even if no old one has become free for it. */
 static void hurry(struct journal *j)
 {
 	if (j->hurried || (j->current->end - j->current->start) * 4 < j->current->cap)

@@ -22,6 +22,7 @@
 #define JOURNAL_RETRY_MIN_MS 100     /* preparing a file failed: try again after this, doubled up to ... */
 #define JOURNAL_RETRY_MAX_MS 5000
 #define JOURNAL_START_GRACE_MS 5000  /* the first spare waits so long after a start, while everybody else uses the disk too */
+#define JOURNAL_NEVER_MS (INT64_MAX / 2000)
 #define JOURNAL_QUIET_MS 1000        /* accepting again for so long: the end of a time of refusals */
 #define JOURNAL_FETCH (4u << 20)     /* bytes brought into memory for a reader that found them missing */
 
@@ -58,7 +59,7 @@ struct journal {
 	struct im_err why;           /* of the last refusal; empty once appends go well again */
 	unsigned n_refused;          /* since it last accepted for a while: told once, not for each message */
 	int64_t refused_us;          /* the last of them */
-	bool hurried;                /* the thread knows that the first spare is wanted */
+	bool hurried;                /* the thread knows that a spare is wanted while `current` is appended to */
 
 	/* Shared without the lock. */
 	_Atomic int state;           /* enum journal_state */
@@ -74,7 +75,7 @@ struct journal {
 	struct segment *spare;       /* prepared; its place is (spare_epoch, spare_index) */
 	uint64_t spare_epoch;        /* what the spare is made for; whoever takes it moves this on at once, so that no file is made twice */
 	uint32_t spare_index;
-	bool hurry;                  /* the first spare is wanted now */
+	bool hurry;                  /* a spare is wanted now */
 	bool turn;                   /* the thread shall drop the spare and make one for a new epoch */
 	struct segment *fetch;       /* to be brought into memory */
 	uint64_t fetch_at;

@@ -1,7 +1,7 @@
 /*
  * Making, opening and scanning one segment file (journal_segment.h).
  *
- * Header page: "IMJRNL01", epoch, index, state (1 = prepared, 2 = in use), start, epoch before, its end,
+ * Header page: "IMJRNL01", epoch, index, state (1 = prepared, 2 or 3 = in use), start, epoch before, its end,
  * CRC-32 of all that; little endian, zeros behind. A header torn by a power cut makes the segment invisible;
  * nothing in it was promised then, since a sync of its records covers the header too.
  */
@@ -22,7 +22,7 @@
 
 #define ZERO_PIECE (1u << 20) /* written and synced at once: what a sync of the journal may have to wait behind */
 
-enum { STATE_PREPARED = 1, STATE_USED = 2 };
+enum { STATE_PREPARED = 1, STATE_USED = 2, STATE_REUSED = 3 /* in use, and once before */ };
 enum { AT_EPOCH = 8, AT_INDEX = 16, AT_STATE = 24, AT_START = 32, AT_BEFORE = 40, AT_BEFORE_END = 48, AT_CRC = 56, HEADER = 64 };
 static const char magic[8] = {'I', 'M', 'J', 'R', 'N', 'L', '0', '1'};
 
@@ -38,7 +38,7 @@ static ssize_t real_pread_nowait(int fd, void *data, size_t len, off_t at)
 	return preadv2(fd, &iov, 1, at, RWF_NOWAIT);
 }
 
-const struct journal_fs journal_fs_real = {real_open, pwrite, pread, real_pread_nowait, fdatasync, fsync, unlink};
+const struct journal_fs journal_fs_real = {real_open, pwrite, pread, real_pread_nowait, fdatasync, fsync, unlink, rename};
 
 static void put_u64(uint8_t *p, uint64_t v)
 {
@@ -226,10 +226,29 @@ enum im_status segment_make_step(const struct journal_fs *fs, const char *dir, s
 	return IM_OK;
 }
 
+enum im_status segment_reuse(const struct journal_fs *fs, const char *dir, struct segment *s, uint64_t epoch, uint32_t index)
+{
+	char from[4096], to[4096];
+
+	segment_path(dir, s->epoch, s->index, from, sizeof(from));
+	segment_path(dir, epoch, index, to, sizeof(to));
+	if (fs->rename(from, to) != 0)
+		return IM_FAILED;
+	s->next = NULL;
+	s->epoch = epoch;
+	s->index = index;
+	s->start = s->end = s->confirmed = 0;
+	s->gone = false;
+	s->reused = true;
+	if (write_header(fs, s, STATE_PREPARED, NULL) != 0 || segment_sync(fs, s->fd) != 0 || segment_sync_dir(fs, dir) != 0)
+		return IM_FAILED;
+	return IM_OK;
+}
+
 int segment_activate(const struct journal_fs *fs, struct segment *s, uint64_t start, const struct segment_before *before)
 {
 	s->start = s->end = s->confirmed = start;
-	return write_header(fs, s, STATE_USED, before);
+	return write_header(fs, s, s->reused ? STATE_REUSED : STATE_USED, before);
 }
 
 /* Fills s->start from the header. False: not in use, or not valid. */
@@ -237,8 +256,11 @@ static bool read_header(const uint8_t *page, struct segment *s, struct segment_b
 {
 	if (memcmp(page, magic, sizeof(magic)) != 0 || get_u64(page + AT_CRC) != crc32(0L, page, AT_CRC))
 		return false;
-	if (get_u64(page + AT_EPOCH) != s->epoch || get_u64(page + AT_INDEX) != s->index || get_u64(page + AT_STATE) != STATE_USED)
+	if (get_u64(page + AT_EPOCH) != s->epoch || get_u64(page + AT_INDEX) != s->index)
 		return false;
+	if (get_u64(page + AT_STATE) != STATE_USED && get_u64(page + AT_STATE) != STATE_REUSED)
+		return false;
+	s->reused = get_u64(page + AT_STATE) == STATE_REUSED;
 	s->start = get_u64(page + AT_START);
 	before->epoch = get_u64(page + AT_BEFORE);
 	before->end = get_u64(page + AT_BEFORE_END);
@@ -286,7 +308,7 @@ static enum im_status scan(const struct journal_fs *fs, struct segment *s, bool 
 		return im_fail(err, IM_FAILED, "cannot read the journal's segment %" PRIu64 "-%" PRIu32 ": %s", s->epoch, s->index,
 			       strerror((int)-have));
 	s->end = s->start + pos;
-	*torn = v == IM_RECORD_TORN;
+	*torn = v == IM_RECORD_TORN && !s->reused; /* behind the end of a reused one is always something */
 	return IM_OK;
 }
 

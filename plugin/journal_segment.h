@@ -1,6 +1,6 @@
 /*
  * One file of the journal: a header page, then records. It is made of zeros and synced before use, so that
- * appending changes no metadata and a sync is short. It gets its place in the epoch only when it is taken
+ * appending changes no metadata and a sync is short; or it served before and is used again. It gets its place in the epoch only when it is taken
  * into use (`segment_activate`): until then its header says "prepared", and recovery ignores it.
  *
  * All system calls that can fail because of the disk go through `struct journal_fs`, so that tests can
@@ -26,6 +26,7 @@ struct journal_fs {
 	int (*fdatasync)(int fd);
 	int (*fsync)(int fd); /* of the directory */
 	int (*unlink)(const char *path);
+	int (*rename)(const char *from, const char *to);
 };
 extern const struct journal_fs journal_fs_real;
 
@@ -39,6 +40,7 @@ struct segment {
 	uint64_t cap;         /* bytes for records */
 	int fd;
 	bool suspect;         /* a write or sync of this epoch failed: what was not synced may vanish from the cache */
+	bool reused;          /* records of its life before are behind the end; their checksums name another place */
 	bool gone;            /* confirmed as a whole, not in use: the thread may delete it; under the lock */
 };
 
@@ -63,6 +65,12 @@ enum im_status segment_make_start(const struct journal_fs *fs, const char *dir, 
 enum im_status segment_make_step(const struct journal_fs *fs, const char *dir, struct segment_making *m, struct segment **out,
 				 struct im_err *err);
 void segment_make_drop(const struct journal_fs *fs, const char *dir, struct segment_making *m);
+
+/*
+ * Makes a confirmed segment the prepared one of another place, which spares the disk a whole segment of zeros.
+ * IM_FAILED: the file stays under one of the two names, and is nothing that recovery would take for used.
+ */
+enum im_status segment_reuse(const struct journal_fs *fs, const char *dir, struct segment *s, uint64_t epoch, uint32_t index);
 
 /* Gives it its place. Not synced: the sync of its first record covers it. */
 int segment_activate(const struct journal_fs *fs, struct segment *s, uint64_t start, const struct segment_before *before);

@@ -69,6 +69,43 @@ static void fetch(struct journal *j, struct segment *s, uint64_t at)
 			return; /* the reader will see the error itself */
 }
 
+static void made(struct journal *j, struct segment *s)
+{
+	j->retry_ms = 0;
+	j->retry_at_ms = JOURNAL_NEVER_MS; /* the one after it: once a good part of the current one is used, or an old one is free */
+	(void)pthread_mutex_lock(&j->lock);
+	if (s->epoch == j->spare_epoch && s->index == j->spare_index && !j->turn) {
+		j->spare = s;
+		j->news = j->news || j->failed.text[0] != '\0';
+		j->failed.text[0] = '\0';
+		s = NULL;
+	}
+	(void)pthread_mutex_unlock(&j->lock);
+	if (s) /* a failure came meanwhile */
+		segment_remove(j->options.fs, j->dir, s);
+}
+
+/* If the next segment is not there and not being made, this one becomes it. False: nothing was done. */
+static bool reuse(struct journal *j, struct segment *s)
+{
+	bool wanted;
+	uint64_t epoch;
+	uint32_t index;
+
+	(void)pthread_mutex_lock(&j->lock);
+	wanted = !j->spare && !j->turn && !j->stop;
+	epoch = j->spare_epoch;
+	index = j->spare_index;
+	(void)pthread_mutex_unlock(&j->lock);
+	if (!wanted || j->making.s || s->suspect || s->cap != j->options.segment_cap)
+		return false;
+	if (segment_reuse(j->options.fs, j->dir, s, epoch, index) == IM_OK)
+		made(j, s);
+	else
+		segment_remove(j->options.fs, j->dir, s); /* the disk fails: whoever needs the next one will say so */
+	return true;
+}
+
 /* Files go oldest first. The first that may still be needed ends it. */
 static void reap(struct journal *j)
 {
@@ -86,7 +123,8 @@ static void reap(struct journal *j)
 		if (j->fetch == s) /* asked for by a reader that has been told since that nobody needs it */
 			j->fetch = NULL;
 		(void)pthread_mutex_unlock(&j->lock);
-		segment_remove(j->options.fs, j->dir, s);
+		if (!reuse(j, s))
+			segment_remove(j->options.fs, j->dir, s);
 	}
 }
 
@@ -100,22 +138,6 @@ static void make_failed(struct journal *j, const struct im_err *err)
 	j->news = j->news || strcmp(j->failed.text, err->text) != 0;
 	j->failed = *err;
 	(void)pthread_mutex_unlock(&j->lock);
-}
-
-static void made(struct journal *j, struct segment *s)
-{
-	j->retry_ms = 0;
-	j->retry_at_ms = 0;
-	(void)pthread_mutex_lock(&j->lock);
-	if (s->epoch == j->spare_epoch && s->index == j->spare_index && !j->turn) {
-		j->spare = s;
-		j->news = j->news || j->failed.text[0] != '\0';
-		j->failed.text[0] = '\0';
-		s = NULL;
-	}
-	(void)pthread_mutex_unlock(&j->lock);
-	if (s) /* a failure came meanwhile */
-		segment_remove(j->options.fs, j->dir, s);
 }
 
 uint64_t journal_epoch_after(uint64_t epoch)
@@ -181,7 +203,8 @@ static struct work look(struct journal *j)
 	(void)pthread_mutex_lock(&j->lock);
 	if (j->hurry) {
 		j->hurry = false;
-		j->retry_at_ms = 0;
+		if (!j->spare)
+			j->retry_at_ms = 0;
 	}
 	w.stop = j->stop;
 	w.reap = j->reapable;

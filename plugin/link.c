@@ -12,6 +12,7 @@
  */
 #include "link.h"
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "broker.h"
 #include "frame.h"
@@ -23,6 +24,8 @@
 #define LINK_PROTOCOL 1u
 #define LINK_TOPIC "$im/in"
 #define LINK_FRAMES_TURN 4u             /* frames sent in one turn: a megabyte of slices, so that clients get their turn too */
+#define LINK_GATHER (64u << 10)         /* bytes that do not wait for more to share their frame */
+#define LINK_GATHER_US 1000             /* ... nor does anything longer than this */
 #define LINK_SESSIONS_FRAME 256u        /* sessions described in one frame after a hello */
 #define LINK_PARTS (1u << 20)           /* bytes of controls, signals and answers noted in one turn; more signals are passing anyway */
 #define LINK_PART_COST 64u              /* of a signal beyond its payload: names, handle, tags */
@@ -64,6 +67,7 @@ struct link {
 	struct flight flights[LINK_EPOCHS];
 	unsigned n_flights;
 	struct im_buf slice;
+	int64_t slice_us;                /* when the last one was sent */
 	struct link_stats stats;
 };
 
@@ -354,6 +358,17 @@ static bool may_send(const struct link *l)
 	return l->n_flights < LINK_EPOCHS && in_flight(l) < LINK_IN_FLIGHT;
 }
 
+/*
+ * While a slice is under way what comes shares the next one, as small segments do in TCP (Nagle): each frame
+ * costs both sides as much as several messages. A lone message never waits, others a millisecond at most.
+ */
+static bool gathers(const struct link *l)
+{
+	uint64_t flying = in_flight(l);
+
+	return flying > 0 && journal_bytes(l->journal) < flying + LINK_GATHER && im_clock_mono_us() - l->slice_us < LINK_GATHER_US;
+}
+
 /* The next slice into l->slice. Entering an epoch, it begins where the service's log ends, even if that is before what was confirmed once. */
 static enum im_status read_slice(struct link *l, uint64_t *epoch, uint64_t *offset)
 {
@@ -606,6 +621,11 @@ static enum im_status send_slice(struct link *l)
 
 	if (!may_send(l))
 		return IM_NOT_FOUND;
+	if (gathers(l)) {
+		if (journal_bytes(l->journal) > in_flight(l))
+			broker_wake(); /* whatever else happens, this turn's messages are not forgotten */
+		return IM_NOT_FOUND;
+	}
 	st = read_slice(l, &slice.epoch, &slice.offset);
 	if (st != IM_OK)
 		return st;
@@ -613,6 +633,7 @@ static enum im_status send_slice(struct link *l)
 	slice.next = slice.offset + l->slice.len;
 	slice.records = (ProtobufCBinaryData){l->slice.len, (uint8_t *)l->slice.data};
 	note_sent(l, slice.epoch, slice.offset, slice.next);
+	l->slice_us = im_clock_mono_us();
 	part.slice = &slice;
 	part.backlog = journal_bytes(l->journal);
 	part.backlog -= part.backlog < in_flight(l) ? part.backlog : in_flight(l);

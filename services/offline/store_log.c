@@ -12,7 +12,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
+
+#define GATHER_BUSY 4u /* entries in the last commit: so many came while one sync ran ... */
+#define GATHER_US 1000 /* ... that the next one begins this long after it: each commit costs two frames and several wake-ups */
 
 struct store_log {
 	char *dir;
@@ -37,6 +41,8 @@ struct store_log {
 
 	/* The log's thread only. */
 	struct im_buf writing;
+	int64_t began_us;        /* of the last commit */
+	size_t shared;           /* entries in it */
 	int fd;
 	uint64_t number, offset, record_epoch;
 };
@@ -205,6 +211,27 @@ static void swap_buffers(struct store_log *log)
 	log->pending = empty;
 }
 
+static void note_shared(struct store_log *log, const struct append_queue *batch)
+{
+	log->began_us = im_clock_mono_us();
+	log->shared = 0;
+	for (const struct append *a = batch->first; a; a = a->next)
+		log->shared += a->n;
+}
+
+/* Called and left with the mutex held. A quiet log never waits. */
+static void gather(struct store_log *log)
+{
+	int64_t wait_us = log->began_us + GATHER_US - im_clock_mono_us();
+	const struct timespec ts = { .tv_nsec = wait_us * 1000 };
+
+	if (log->shared < GATHER_BUSY || wait_us <= 0 || log->stop)
+		return;
+	pthread_mutex_unlock(&log->mutex);
+	(void)nanosleep(&ts, NULL); /* cut short by a signal: a smaller commit */
+	pthread_mutex_lock(&log->mutex);
+}
+
 /* One group commit. Called and left with the mutex held. */
 static void commit(struct store_log *log)
 {
@@ -214,6 +241,7 @@ static void commit(struct store_log *log)
 
 	append_queue_init(&batch);
 	append_queue_move(&batch, &log->waiting);
+	note_shared(log, &batch);
 	swap_buffers(log);
 	log->busy = true;
 	if (log->writing.len == 0 && !log->failed) {
@@ -245,6 +273,7 @@ static void *log_thread(void *arg)
 			pthread_cond_wait(&log->given, &log->mutex);
 		if (!log->waiting.first)
 			break;
+		gather(log);
 		commit(log);
 		pthread_mutex_unlock(&log->mutex);
 		log->wake(log->arg);
@@ -312,6 +341,22 @@ void store_log_stats(struct store_log *log, struct store_stats *out)
 
 /* ---- segments no longer needed, and the next one */
 
+/* It becomes the next one, if that is not there yet: no zeros to write. Its records carry another epoch. */
+static bool reuse(struct store_log *log, uint64_t number)
+{
+	bool wanted;
+
+	pthread_mutex_lock(&log->mutex);
+	wanted = !log->spare && !log->failed;
+	pthread_mutex_unlock(&log->mutex);
+	if (!wanted || !segment_reuse(log->dir, number))
+		return false;
+	pthread_mutex_lock(&log->mutex);
+	log->spare = true;
+	pthread_mutex_unlock(&log->mutex);
+	return true;
+}
+
 void store_log_trim(struct store_log *log, uint64_t position)
 {
 	uint64_t first, end;
@@ -323,7 +368,8 @@ void store_log_trim(struct store_log *log, uint64_t position)
 		log->oldest = end;
 	pthread_mutex_unlock(&log->mutex);
 	for (; first < end; first++)
-		segment_remove(log->dir, first);
+		if (!reuse(log, first))
+			segment_remove(log->dir, first);
 }
 
 void store_log_prepare(struct store_log *log)

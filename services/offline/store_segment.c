@@ -92,9 +92,11 @@ static bool sync_dir(const char *dir)
 	return ok;
 }
 
+#define ZERO_PIECE (1u << 20) /* written and synced at once: what a sync of the log may have to wait behind */
+
 static bool fill_with_zeros(int fd, uint64_t bytes)
 {
-	static const char zeros[1 << 16];
+	static const char zeros[ZERO_PIECE];
 	uint64_t at = 0;
 
 	while (at < bytes) {
@@ -103,7 +105,7 @@ static bool fill_with_zeros(int fd, uint64_t bytes)
 
 		if (n < 0 && errno == EINTR)
 			continue;
-		if (n <= 0)
+		if (n <= 0 || fdatasync(fd) != 0)
 			return false;
 		at += (uint64_t)n;
 	}
@@ -171,6 +173,16 @@ out:
 	free(spare);
 	free(tmp);
 	return st;
+}
+
+bool segment_reuse(const char *dir, uint64_t number)
+{
+	char *path = segment_path(dir, number), *spare = named_path(dir, SPARE);
+	bool done = path && spare && rename(path, spare) == 0;
+
+	free(path);
+	free(spare);
+	return done;
 }
 
 void segment_remove(const char *dir, uint64_t number)

@@ -22,6 +22,7 @@ enum im_status segment_list(const char *dir, struct segment_range *out, struct i
 /* A file of zeros under this number, named durably: the spare one if there is one. */
 enum im_status segment_take(const char *dir, uint64_t number, uint64_t bytes, int *fd, struct im_err *err);
 enum im_status segment_spare(const char *dir, uint64_t bytes); /* makes one for later */
+bool segment_reuse(const char *dir, uint64_t number);      /* it becomes the one for later; false: it is still there */
 void segment_remove(const char *dir, uint64_t number);
 
 /* Hands on what stands behind o->after and moves *reached to the end of what is valid. IM_NOT_FOUND: the last one, never begun; it is gone. */

@@ -180,6 +180,26 @@ static void only_what_is_behind_the_position_is_replayed(void **state)
 	assert_int_equal(store_log_segments(f->log), 1);
 }
 
+/* Trimmed as it grows, the log goes round in the same files; what they held before is never replayed. */
+static void a_trimmed_segment_serves_again(void **state)
+{
+	struct fixture *f = *state;
+	unsigned others;
+	char spare[128];
+
+	(void)snprintf(spare, sizeof(spare), "%s/next.spare", f->dir);
+	open_log(f, NULL);
+	for (unsigned round = 0; round < 40; round++) {
+		write_records(f, 300); /* a segment or more */
+		take(f, &others, &f->after);
+		store_log_trim(f->log, f->after);
+		assert_int_equal(access(spare, F_OK), round == 0 ? -1 : 0);
+	}
+	close_log(f);
+	open_log(f, NULL);
+	assert_int_equal(f->replayed, 0);
+}
+
 static void first_segment(const struct fixture *f, char path[128])
 {
 	snprintf(path, 128, "%s/%020d.log", f->dir, 1);
@@ -344,6 +364,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		LOG_TEST(what_was_written_is_replayed_over_many_openings),
 		LOG_TEST(only_what_is_behind_the_position_is_replayed),
+		LOG_TEST(a_trimmed_segment_serves_again),
 		LOG_TEST(a_torn_tail_ends_the_log_and_a_new_segment_goes_on),
 		LOG_TEST(a_flipped_bit_ends_the_log_there),
 		LOG_TEST(a_hole_between_segments_is_noticed),
