@@ -15,6 +15,7 @@
 
 enum im_durability { IM_DURABILITY_PROCESS, IM_DURABILITY_DISK };
 enum im_plain_topics { IM_PLAIN_DENY, IM_PLAIN_ACL, IM_PLAIN_ALLOW };
+enum im_broker_settings { IM_BROKER_STOP, IM_BROKER_WARN };
 enum im_unsubscribed { IM_UNSUBSCRIBED_ERRORS, IM_UNSUBSCRIBED_NONE, IM_UNSUBSCRIBED_ALL };
 
 enum im_certificate_user { IM_CERTIFICATE_OFF, IM_CERTIFICATE_CN, IM_CERTIFICATE_EMAIL, IM_CERTIFICATE_DNS };
@@ -64,6 +65,7 @@ struct im_settings {
 	unsigned filters;        /* im_filters of ours per connection, default 16 */
 	uint64_t expand_bytes;   /* im_expand_bytes a turn of the broker's loop, default 4 MiB */
 	uint64_t store_backlog;  /* im_store_backlog bytes logged and not yet indexed before input waits, default 64 MiB */
+	enum im_broker_settings broker_settings; /* im_broker_settings stop|warn: those that break a promise */
 	int log_level;           /* im_log error|warning|notice|info|debug */
 
 	/* What the broker's own settings say that we must know. */

@@ -209,6 +209,8 @@ void conf_broker_line(struct conf_broker *b, struct conf_report *report, const s
 			remember(b, i, line);
 			return;
 		}
+	if (strcmp(line->key, "listener") == 0 || strcmp(line->key, "port") == 0 || strcmp(line->key, "bind_address") == 0)
+		b->has_listener = true;
 	if (strcmp(line->key, "listener") == 0)
 		on_listener(b, report, line);
 	else if (strcmp(line->key, "protocol") == 0)
@@ -220,7 +222,7 @@ void conf_broker_line(struct conf_broker *b, struct conf_report *report, const s
 	else if (strcmp(line->key, "password_file") == 0)
 		b->has_password_file = true;
 	else if (strcmp(line->key, "allow_anonymous") == 0)
-		b->allow_anonymous = bool_value(line->value) == 1;
+		b->anonymous = bool_value(line->value) == 1 ? CONF_ANONYMOUS_YES : CONF_ANONYMOUS_NO;
 	else if (!is_broker_key(line->key))
 		on_unknown(report, line);
 }
@@ -243,7 +245,7 @@ void conf_broker_finish(struct conf_broker *b, struct conf_report *report, struc
 {
 	/* JSON escapes and base64 make a body larger; frames of the bus carry one message more than they gather. */
 	int64_t room = (int64_t)(2 * s->max_message + (1u << 20));
-	bool bus = false;
+	bool stop = s->broker_settings == IM_BROKER_STOP, bus = false;
 
 	listener_done(b, report);
 	for (size_t i = 0; i < RULE_COUNT; i++) {
@@ -255,15 +257,15 @@ void conf_broker_finish(struct conf_broker *b, struct conf_report *report, struc
 			continue;
 		rule_fix(rule, room, fix, sizeof(fix));
 		if (b->seen[i].set)
-			conf_problem(report, rule->fatal, b->seen[i].file, b->seen[i].number, "%s: %s", fix, rule->why);
+			conf_problem(report, rule->fatal && stop, b->seen[i].file, b->seen[i].number, "%s: %s", fix, rule->why);
 		else
-			conf_problem(report, rule->fatal, file, number, "%s (it is missing): %s", fix, rule->why);
+			conf_problem(report, rule->fatal && stop, file, number, "%s (it is missing): %s", fix, rule->why);
 	}
 	for (size_t i = 0; i < b->socket_count; i++)
 		bus = bus || (s->bus && strcmp(b->sockets[i], s->bus) == 0);
 	if (!bus && s->bus)
-		conf_problem(report, true, file, number, "no `listener 0 %s`: our services could not reach the broker", s->bus);
+		conf_problem(report, stop, file, number, "no `listener 0 %s`: our services could not reach the broker", s->bus);
 	s->has_acl_file = b->has_acl_file;
 	s->has_password_file = b->has_password_file;
-	s->allow_anonymous = b->allow_anonymous;
+	s->allow_anonymous = b->anonymous == CONF_ANONYMOUS_YES || (b->anonymous == CONF_ANONYMOUS_UNSET && !b->has_listener);
 }

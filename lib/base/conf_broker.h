@@ -25,7 +25,9 @@ struct conf_broker {
 	} listener;               /* the one whose lines are being read */
 	char sockets[8][112];     /* Unix sockets of listeners, to find the bus among them */
 	size_t socket_count;
-	bool has_acl_file, has_password_file, allow_anonymous;
+	bool has_acl_file, has_password_file;
+	bool has_listener;        /* without any, mosquitto serves this host only, and by default anonymous clients too */
+	enum { CONF_ANONYMOUS_UNSET, CONF_ANONYMOUS_NO, CONF_ANONYMOUS_YES } anonymous;
 };
 
 void conf_broker_init(struct conf_broker *b);

@@ -24,6 +24,7 @@
 
 static const char *const durabilities[] = {"process", "disk", NULL};
 static const char *const plain_topics[] = {"deny", "acl", "allow", NULL};
+static const char *const broker_settings[] = {"stop", "warn", NULL};
 static const char *const unsubscribed[] = {"errors", "none", "all", NULL};
 static const char *const certificate_users[] = {"off", "cn", "email", "dns", NULL};
 static const char *const log_levels[] = {"error", "warning", "notice", "info", "debug", NULL};
@@ -69,6 +70,8 @@ const struct setting settings_table[] = {
 	 "Size of one journal file; at most half of im_journal_limit."},
 	{"im_dedupe_days", state, NUMBER(dedupe_days, 1, 90), "7", "days", RESTART, NULL, NULL, NULL,
 	 "How long a repeated message id is recognised and gets its first answer again."},
+	{"im_broker_settings", state, CHOICE(broker_settings), "stop", "", RESTART, broker_settings, NULL, NULL,
+	 "Settings of mosquitto that break a promise: `stop` refuses to start, `warn` starts and the promise is void (conformance tests)."},
 
 	{"im_max_message", messages, SIZE(max_message, KIB, MIB), "256k", "bytes", LIVE, NULL, NULL, NULL,
 	 "Largest body of a message. max_packet_size must leave room for the envelope around it."},
@@ -288,7 +291,8 @@ static enum im_status choice_set(struct im_settings *s, const struct setting *t,
 	return im_fail(err, IM_BAD_INPUT, "'%.60s' is none of %s", value, known);
 }
 _Static_assert(sizeof(enum im_durability) == sizeof(int) && sizeof(enum im_plain_topics) == sizeof(int) &&
-		       sizeof(enum im_unsubscribed) == sizeof(int) && sizeof(enum im_certificate_user) == sizeof(int),
+		       sizeof(enum im_unsubscribed) == sizeof(int) && sizeof(enum im_broker_settings) == sizeof(int) &&
+		       sizeof(enum im_certificate_user) == sizeof(int),
 	       "choice_set writes an int");
 
 static enum im_status bool_set(struct im_settings *s, const struct setting *t, const char *value, struct im_err *err)

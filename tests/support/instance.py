@@ -18,6 +18,7 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("IM_BUILD", ROOT / "build")).resolve()
 SANITIZED = os.environ.get("IM_SANITIZED") == "1"
+MOSQUITTO = os.environ.get("IM_MOSQUITTO") or shutil.which("mosquitto") or "/usr/sbin/mosquitto"  # IM_MOSQUITTO: try another broker
 
 
 def free_ports(n):
@@ -49,21 +50,25 @@ class Instance:
 
     def environment(self):
         env = dict(os.environ, IM_BUILD=str(BUILD), IM_SKIP_INSTALL="1")
+        if SANITIZED or "IM_MOSQUITTO" in os.environ:
+            env["PATH"] = str(self._mosquitto()) + ":" + env["PATH"]
         if SANITIZED:
-            env["PATH"] = str(self._sanitized_mosquitto()) + ":" + env["PATH"]
             env.setdefault("ASAN_OPTIONS", "detect_leaks=0:abort_on_error=0:exitcode=99:log_path=" + str(self.dir / "asan"))
             env.setdefault("UBSAN_OPTIONS", "print_stacktrace=1")
         return env
 
-    def _sanitized_mosquitto(self):
+    def _mosquitto(self):
+        """A folder for PATH with the broker that the supervisor shall start."""
         folder = self.dir / "bin"
         folder.mkdir(parents=True, exist_ok=True)
-        libs = ":".join(subprocess.check_output(["gcc", f"-print-file-name={x}"], text=True).strip() for x in ("libasan.so", "libubsan.so"))
-        real = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
         wrapper = folder / "mosquitto"
         if wrapper.exists():
             return folder
-        wrapper.write_text(f'#!/bin/sh\nLD_PRELOAD="{libs}:$LD_PRELOAD" exec {real} "$@"\n')
+        preload = ""
+        if SANITIZED:
+            libs = [subprocess.check_output(["gcc", f"-print-file-name={x}"], text=True).strip() for x in ("libasan.so", "libubsan.so")]
+            preload = f'LD_PRELOAD="{":".join(libs)}:$LD_PRELOAD" '
+        wrapper.write_text(f'#!/bin/sh\n{preload}exec {MOSQUITTO} "$@"\n')
         wrapper.chmod(wrapper.stat().st_mode | stat.S_IXUSR)
         return folder
 

@@ -10,9 +10,8 @@ import signal
 import subprocess
 import tempfile
 
-from instance import Instance, free_ports
+from instance import MOSQUITTO, Instance, free_ports
 
-MOSQUITTO = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
 USERS = {"tele": "secret-t", "reader": "secret-r", "hub": "secret-h"}
 ACL = """topic readwrite open/#
 topic read $SYS/#

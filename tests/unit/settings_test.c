@@ -182,6 +182,45 @@ static void broker_settings_that_break_a_promise_are_refused(void **state)
 	}
 }
 
+/* For the conformance suites, whose brokers have settings of their own. */
+static void broker_settings_that_break_a_promise_may_only_warn(void **state)
+{
+	struct answer a;
+
+	(void)state;
+	parse("max_queued_messages 1\n" OURS, &a);
+	assert_int_equal(a.st, IM_BAD_INPUT);
+	good("max_queued_messages 1\n" OURS "plugin_opt_im_broker_settings warn\n", &a);
+	assert_true(a.n >= 4); /* queue, nodelay, duplicates, no bus */
+	for (size_t i = 0; i < a.n; i++)
+		assert_false(a.problems[i].fatal);
+	im_settings_finish(&a.s);
+	parse(OURS "plugin_opt_im_broker_settings warn\nplugin_opt_im_node 0\n", &a);
+	assert_int_equal(a.st, IM_BAD_INPUT);
+}
+
+/* As mosquitto has it: without a listener it serves this host only, and then strangers by default. */
+static void strangers_are_let_in_as_the_bare_broker_would(void **state)
+{
+	static const struct {
+		const char *text;
+		bool in;
+	} cases[] = {
+		{"", true}, {"allow_anonymous false\n", false}, {"listener 1883\n", false}, {"port 1883\n", false},
+		{"bind_address 127.0.0.1\n", false}, {"listener 1883\nallow_anonymous true\n", true},
+	};
+	char text[256];
+	struct answer a;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		(void)snprintf(text, sizeof(text), "%s" OURS "plugin_opt_im_broker_settings warn\n", cases[i].text);
+		good(text, &a);
+		assert_int_equal(a.s.allow_anonymous, cases[i].in);
+		im_settings_finish(&a.s);
+	}
+}
+
 static void the_last_line_of_a_broker_setting_counts(void **state)
 {
 	struct answer a;
@@ -484,6 +523,8 @@ int main(void)
 		cmocka_unit_test(values_of_every_type_are_taken),
 		cmocka_unit_test(faults_are_told_with_line_and_reason),
 		cmocka_unit_test(broker_settings_that_break_a_promise_are_refused),
+		cmocka_unit_test(broker_settings_that_break_a_promise_may_only_warn),
+		cmocka_unit_test(strangers_are_let_in_as_the_bare_broker_would),
 		cmocka_unit_test(the_last_line_of_a_broker_setting_counts),
 		cmocka_unit_test(websockets_on_one_address_need_the_domain),
 		cmocka_unit_test(other_plugins_keep_their_options),
