@@ -86,8 +86,60 @@ def unsubscribe(filters, mid=1, v5=False):
 BYE = packet(DISCONNECT, 0)
 
 
+class WebSocket:
+    """What of a socket Raw needs, with MQTT in the binary frames of RFC 6455. Masks are zero, which it allows."""
+
+    def __init__(self, sock):
+        self.sock, self.raw = sock, b""
+        sock.sendall(b"GET /mqtt HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+                     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n")
+        while b"\r\n\r\n" not in self.raw:
+            self._more()
+        head, _, self.raw = self.raw.partition(b"\r\n\r\n")
+        assert b" 101 " in head, head
+
+    def _more(self):
+        piece = self.sock.recv(1 << 16)
+        if not piece:
+            raise ConnectionError("closed by the broker")
+        self.raw += piece
+
+    def sendall(self, data):
+        size = bytes([0x80 | len(data)]) if len(data) < 126 else b"\xfe" + struct.pack("!H", len(data))
+        self.sock.sendall(b"\x82" + size + b"\0\0\0\0" + data)
+
+    def _frame(self):
+        """One whole frame's payload, if it has come."""
+        if len(self.raw) < 2:
+            return None
+        size, at = self.raw[1] & 127, 2
+        if size >= 126:
+            at = 4 if size == 126 else 10
+            size = int.from_bytes(self.raw[2:at], "big")
+        if len(self.raw) < at + size:
+            return None
+        data, self.raw = self.raw[at:at + size], self.raw[at + size:]
+        return data
+
+    def recv(self, _most):
+        data = self._frame()
+        while data is None:
+            self._more()
+            data = self._frame()
+        while (more := self._frame()) is not None:
+            data += more
+        return data
+
+    def settimeout(self, seconds):
+        self.sock.settimeout(seconds)
+
+    def close(self):
+        self.sock.close()
+
+
 class Raw:
-    def __init__(self, port, user=None, client_id="", password=None, v5=False, clean=True, keepalive=60, receive_buffer=None):
+    def __init__(self, port, user=None, client_id="", password=None, v5=False, clean=True, keepalive=60, receive_buffer=None,
+                 props=b"", websocket=False):
         self.v5, self.buffer, self.mid = v5, b"", 0
         self.socket = socket.socket()
         if receive_buffer:
@@ -95,7 +147,9 @@ class Raw:
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket.settimeout(10)
         self.socket.connect(("127.0.0.1", port))
-        self.socket.sendall(connect(client_id, user, password, v5, clean, keepalive=keepalive))
+        if websocket:
+            self.socket = WebSocket(self.socket)
+        self.socket.sendall(connect(client_id, user, password, v5, clean, keepalive=keepalive, props=props))
         kind, _, body = self.read()
         assert kind == CONNACK, kind
         self.rc = body[1]
