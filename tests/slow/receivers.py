@@ -2,6 +2,10 @@
 
 A device that never acknowledges (im/v1/ack) is a silent one, whose memory im_silent_* bound; one that has done so once is an
 acking one, bound by im_ack_window.
+
+Nothing can tell the service whether a silent device has read: after a settle period it counts what it handed over as delivered.
+So a silent one that acknowledges nothing for longer keeps everything only with a stored session, where the broker's queue waits
+for it; with a clean one the rest is in the history (docs/protocol.md, "Delivery").
 """
 import json
 import struct
@@ -9,11 +13,10 @@ import threading
 import time
 from dataclasses import dataclass
 
-from raw import PUBACK, PUBLISH, Raw, packet
+from raw import PINGREQ, PUBLISH, Raw, packet, properties
 
 KEEPALIVE = 20       # seconds: a settle period of 35, and a PINGREQ now and then keeps the silent ones connected
 PING_EVERY = 6
-PINGREQ = 12
 KINDS = ("stalled", "trickle", "no_puback", "no_ack", "away")
 
 
@@ -48,9 +51,11 @@ class Receiver:
             self.run(self.swallow)
 
     def connect(self, receive_buffer=None):
-        v = self.variant
+        v, clean, props = self.variant, self.kind != "no_puback", b""
+        if v.v5:
+            props = properties(receive_maximum=v.receive_maximum, **({} if clean else {"session_expiry": 3600}))
         self.raw = Raw(self.im.ws_port if v.websocket else self.im.port, self.user, f"{self.user}:d", self.im.users[self.user], v5=v.v5,
-                       keepalive=KEEPALIVE, receive_buffer=receive_buffer, receive_maximum=v.receive_maximum, websocket=v.websocket)
+                       keepalive=KEEPALIVE, receive_buffer=receive_buffer, websocket=v.websocket, clean=clean, props=props)
         assert self.raw.rc == 0
         assert self.raw.subscribe("im/v1/in/#", v.qos) == v.qos
 
