@@ -3,8 +3,10 @@ import base64
 import hashlib
 import hmac
 import json
+import os
 import pathlib
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
@@ -253,8 +255,6 @@ def test_many_tokens_expiring_at_once_do_not_stop_the_broker(im):
 
 
 def test_keys_are_read_again_at_sighup(im):
-    import os
-    import signal
     token = im.setup.token("ES512", headers={"kid": "ES512-next"})
     assert rc(im, "alice", token) == 5
     assert rule(im, "alice", "alice:r") == "jwt_no_key"
@@ -395,6 +395,36 @@ def test_other_certificates_open_nothing(im):
         assert refused(im, cert, "alice", im.users["alice"]) == 0
     assert refused(im, "nobody", None, None, "sensor7") == 5  # nobody of ours; this broker has no anonymous clients
     assert refused(im, "nobody", "alice") == 5
+
+
+def resumed(im, session=None):
+    """(CONNACK or None, session, whether it was resumed) of a TLS 1.2 connection with bob's second certificate."""
+    context = ssl.create_default_context(cafile=im.setup.dir / "ca.crt")
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(*im.setup.certs["later"])
+    if session:
+        context = session[0]
+    try:
+        with socket.create_connection(("127.0.0.1", im.setup.mtls_port), 10) as plain, \
+                context.wrap_socket(plain, server_hostname="localhost", session=session and session[1]) as s:
+            s.sendall(packet(1, 0, text("MQTT"), bytes([4, 2, 0, 60]), text("bob:later")))
+            return s.recv(4)[3:] == b"\0", (context, s.session), s.session_reused
+    except (ssl.SSLError, OSError):
+        return None, None, None
+
+
+def test_revocation_is_in_force_after_sighup(im):
+    im.setup.certs["later"] = im.setup.ca.issue("later", "/CN=bob")
+    ok, session, _ = resumed(im)
+    assert ok and resumed(im, session)[0]
+    im.setup.ca.crl(im.setup.certs["later"][0])
+    os.kill(im.pids()["mosquitto"], signal.SIGHUP)
+    deadline = time.monotonic() + 10
+    while resumed(im)[0]:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert not resumed(im, session)[0]  # nor by an earlier TLS session
+    assert refused(im, "bob", None, None, "bob:tls") == 0  # the other one is as good as before
 
 
 # ---- guessing
