@@ -424,9 +424,10 @@ static void answer_lookup(struct store_read *r)
 	}
 }
 
+/* Never with a hole: a large row that did not fit is not passed over for smaller messages of the tail. */
 static void answer_history(struct store_read *r)
 {
-	size_t n = 0, bytes = 0, all = r->n_tail + r->n_rows;
+	size_t n = 0, bytes = 0, all = r->n_rows + (r->rows_cut && !r->range.newest_first ? 0 : r->n_tail);
 
 	for (size_t i = 0; i < all && n < r->range.limit; i++) {
 		bool down = r->range.newest_first;

@@ -71,6 +71,7 @@ struct store_read {
 	struct message **rows;        /* the answer */
 	size_t n_rows, cap_rows;
 	size_t row_bytes;
+	bool rows_cut;                /* the question's limits ended the rows, not their end: upwards, the tail does not follow */
 	unsigned count;
 	struct read_conv *user_convs;
 	struct read_device *devices;

@@ -91,6 +91,7 @@ static enum im_status run_history(struct store_db *db, struct store_read *r)
 	while ((st = next_message(s, &m)) == IM_OK) {
 		if (!read_wants_more(r, m)) {
 			message_unref(m);
+			r->rows_cut = true;
 			break;
 		}
 		if (!read_add_message(r, m))

@@ -96,6 +96,23 @@ static void ranges_limits_and_bytes_bound_history(struct run *r)
 	}
 }
 
+static void a_page_that_is_full_has_no_hole(struct run *r)
+{
+	struct store_range up = { .conv = conv, .limit = 100, .max_bytes = 15 }, down = { .conv = conv, .limit = 100, .max_bytes = 15, .newest_first = true };
+	struct seqs s;
+
+	assert_int_equal(append_text(&r->f, conv, 1, "alice", ""), IM_OK); /* 5 bytes */
+	assert_int_equal(append_message(&r->f, make_message(&r->f, conv, 2, "alice", "", "larger than what is left")), IM_OK);
+	settle(r);
+	assert_int_equal(append_text(&r->f, conv, 3, "alice", ""), IM_OK); /* would fit behind the first, and is no longer in the rows */
+	assert_int_equal(history(&r->f, &up, &s), IM_OK);
+	assert_int_equal(s.n, 1);
+	assert_int_equal(s.list[0], 1);
+	assert_int_equal(history(&r->f, &down, &s), IM_OK);
+	assert_int_equal(s.n, 1);
+	assert_int_equal(s.list[0], 3);
+}
+
 static void everything_said_comes_back(struct run *r)
 {
 	char *mentions[] = { (char *)(uintptr_t)"bob", (char *)(uintptr_t)"all" };
@@ -722,6 +739,7 @@ static const struct promise {
 #define PROMISE(fn) { #fn, fn }
 	PROMISE(answered_messages_are_read_back_in_order),
 	PROMISE(ranges_limits_and_bytes_bound_history),
+	PROMISE(a_page_that_is_full_has_no_hole),
 	PROMISE(everything_said_comes_back),
 	PROMISE(a_repeated_id_is_found_and_others_are_not),
 	PROMISE(an_older_section_epoch_is_fenced_off),
