@@ -45,6 +45,7 @@ struct batch {
 	struct outcome *outcomes;
 	size_t n_outcomes;
 	inbox_post_fn *post;                    /* a message of our own */
+	inbox_join_fn *join;
 	void *post_arg;
 	const char *post_conv;
 };

@@ -231,7 +231,7 @@ static void on_stored(void *arg, enum im_status st)
 	struct command_env *env = m->call->env;
 	Im__Bus__RosterItem **items = m->change.items + m->done;
 
-	if (st != IM_OK && items[m->batch - 1]->version > env->version_floor)
+	if (st != IM_OK && m->batch > 0 && items[m->batch - 1]->version > env->version_floor)
 		env->version_floor = items[m->batch - 1]->version;
 	if (!call_step(m->call, st)) {
 		hold_stays(m, env->roster, false);
@@ -248,8 +248,11 @@ static void on_stored(void *arg, enum im_status st)
 		delivery_roster_changed(env->delivery, items[i]);
 	}
 	m->done += m->batch;
-	m->waiting += 2; /* the plugin's answer, and this function: out of memory, the link answers at once */
-	link_roster(env->link, (const Im__Bus__RosterItem *const *)items, m->batch, on_plugin, m);
+	m->waiting++; /* for this function: out of memory, the link answers at once */
+	if (m->batch > 0) {
+		m->waiting++;
+		link_roster(env->link, (const Im__Bus__RosterItem *const *)items, m->batch, on_plugin, m);
+	}
 	if (m->done < m->change.n) {
 		append_batch(m);
 	} else {
@@ -260,10 +263,10 @@ static void on_stored(void *arg, enum im_status st)
 	commit_check(m);
 }
 
-static void append_batch(struct commit *m)
+/* Takes the next items for an append and gives them their versions. */
+static void next_batch(struct commit *m)
 {
 	struct command_env *env = m->call->env;
-	struct store_entry entries[COMMAND_BATCH];
 	uint64_t version = roster_version(env->roster);
 	size_t n = m->change.n - m->done;
 
@@ -271,32 +274,62 @@ static void append_batch(struct commit *m)
 		version = env->version_floor;
 	if (n > COMMAND_BATCH)
 		n = COMMAND_BATCH;
-	memset(entries, 0, n * sizeof(entries[0]));
-	for (size_t i = 0; i < n; i++) {
+	for (size_t i = 0; i < n; i++)
 		m->change.items[m->done + i]->version = version + 1 + i;
+	m->batch = n;
+}
+
+static void append_batch(struct commit *m)
+{
+	struct store_entry entries[COMMAND_BATCH];
+
+	next_batch(m);
+	memset(entries, 0, m->batch * sizeof(entries[0]));
+	for (size_t i = 0; i < m->batch; i++) {
 		entries[i].kind = STORE_ROSTER;
 		entries[i].roster = m->change.items[m->done + i];
 	}
-	m->batch = n;
-	store_append(env->store, entries, n, on_stored, m);
+	store_append(m->call->env->store, entries, m->batch, on_stored, m);
 }
 
-void change_commit(struct call *call, struct change *c, change_done_fn *done)
+struct commit *change_prepare(struct call *call, struct change *c, change_done_fn *done)
 {
-	struct commit *m = NULL;
+	struct commit *m = c->failed ? NULL : calloc(1, sizeof(*m));
 
 	assert(call->in_lane);
-	if (!c->failed)
-		m = calloc(1, sizeof(*m));
 	if (m == NULL) {
 		change_finish(c);
-		call_refuse(call, IM_REFUSE_INTERNAL, "out of memory");
-		return;
+		return NULL;
 	}
 	m->call = call;
 	m->fn = done;
 	m->change = *c;
 	memset(c, 0, sizeof(*c));
+	return m;
+}
+
+bool change_join(struct commit *m, struct batch *b)
+{
+	next_batch(m);
+	for (size_t i = 0; i < m->batch; i++)
+		if (!inbox_join(b, m->change.items[i]))
+			return false;
+	return true;
+}
+
+void change_joined(struct commit *m, enum im_status st)
+{
+	on_stored(m, st);
+}
+
+void change_commit(struct call *call, struct change *c, change_done_fn *done)
+{
+	struct commit *m = change_prepare(call, c, done);
+
+	if (m == NULL) {
+		call_refuse(call, IM_REFUSE_INTERNAL, "out of memory");
+		return;
+	}
 	if (m->change.n == 0) {
 		m->stored = true;
 		call_leave_lane(call);

@@ -31,6 +31,13 @@ void change_add_token(struct change *c, Im__Bus__User *u, const char *id, const 
  */
 typedef void change_done_fn(struct call *call, bool pending);
 void change_commit(struct call *call, struct change *c, change_done_fn *done);
+/*
+ * The same together with a message of the inbox: prepared and joined to it when it is decided, then told how that ended.
+ * Items beyond COMMAND_BATCH follow in appends of their own. NULL: out of memory, and `c` is finished.
+ */
+struct commit *change_prepare(struct call *call, struct change *c, change_done_fn *done);
+bool change_join(struct commit *m, struct batch *b);
+void change_joined(struct commit *m, enum im_status st);
 /* The usual end: {} or {"pending":true} joined into call->result, if there is one. */
 void change_answer(struct call *call, bool pending);
 /* The same after ending the connections of the command's user: whoever may still log in comes back at once. */

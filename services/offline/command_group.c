@@ -1,6 +1,6 @@
 /*
- * Groups and who is in them. Each change goes: a system message takes a sequence in the conversation, then
- * the roster's items refer to it, then the plugin has them in force.
+ * Groups and who is in them. Each change goes: a system message takes a sequence in the conversation, the
+ * roster's items refer to it and become durable with it, then the plugin has them in force.
  */
 #include "event.h"
 
@@ -55,22 +55,20 @@ static json_t *first_members(const struct call *call)
 	return all;
 }
 
-static void on_created(struct call *call, uint64_t seq)
+static void created(struct call *call, uint64_t seq, struct change *c)
 {
 	const char *name = call_text(call, "group"), *owner = call_text(call, "owner");
 	json_t *members = first_members(call);
-	struct change c = {0};
-	Im__Bus__Group *g = change_group(&c, call->env->roster, name);
+	Im__Bus__Group *g = change_group(c, call->env->roster, name);
 
 	if (g != NULL) {
-		change_set(&c, &g->owner, owner);
-		change_set(&c, &g->title, call_text(call, "title"));
+		change_set(c, &g->owner, owner);
+		change_set(c, &g->title, call_text(call, "title"));
 	}
 	for (size_t i = 0; i < json_array_size(members); i++)
-		change_member(&c, name, json_string_value(json_array_get(members, i)), i == 0 ? "owner" : "member", seq, 0);
+		change_member(c, name, json_string_value(json_array_get(members, i)), i == 0 ? "owner" : "member", seq, 0);
 	json_decref(members);
 	call->result = json_pack("{s:s,s:I}", "group", name, "seq", (json_int_t)seq);
-	change_commit(call, &c, change_answer);
 }
 
 static void create_in_lane(struct call *call)
@@ -86,8 +84,8 @@ static void create_in_lane(struct call *call)
 		return;
 	members = first_members(call);
 	if (has_room(call, json_array_size(members)))
-		event_post(call, name, json_pack("{s:s,s:s,s:O}", "event", "created", "title", title ? title : "", "users", members),
-			   on_created, "%s created the group", owner);
+		event_change(call, name, json_pack("{s:s,s:s,s:O}", "event", "created", "title", title ? title : "", "users", members),
+			   created, "%s created the group", owner);
 	json_decref(members);
 }
 
@@ -100,7 +98,7 @@ void command_group_create(struct call *call)
 
 struct ending {
 	struct call *call;
-	struct change change;
+	struct change *change;
 	uint64_t seq;
 };
 
@@ -108,20 +106,19 @@ static void end_member(void *arg, const char *user, const struct roster_stay *st
 {
 	struct ending *e = arg;
 
-	change_member(&e->change, call_text(e->call, "group"), user, stay->role, stay->from_seq, e->seq);
+	change_member(e->change, call_text(e->call, "group"), user, stay->role, stay->from_seq, e->seq);
 }
 
-static void on_removed(struct call *call, uint64_t seq)
+static void closed(struct call *call, uint64_t seq, struct change *c)
 {
-	struct ending e = {call, {0}, seq};
+	struct ending e = {call, c, seq};
 	Im__Bus__Group *g;
 
 	roster_each_member(call->env->roster, call_text(call, "group"), end_member, &e);
-	g = change_group(&e.change, call->env->roster, call_text(call, "group"));
+	g = change_group(c, call->env->roster, call_text(call, "group"));
 	if (g != NULL)
 		g->removed = true;
 	call->result = json_pack("{s:I}", "seq", (json_int_t)seq);
-	change_commit(call, &e.change, change_answer);
 }
 
 static void remove_in_lane(struct call *call)
@@ -129,7 +126,7 @@ static void remove_in_lane(struct call *call)
 	const struct roster_group *g = call_group(call, call_text(call, "group"));
 
 	if (g != NULL)
-		event_post(call, g->name, json_pack("{s:s}", "event", "closed"), on_removed, "the group was closed");
+		event_change(call, g->name, json_pack("{s:s}", "event", "closed"), closed, "the group was closed");
 }
 
 void command_group_remove(struct call *call)
@@ -139,26 +136,22 @@ void command_group_remove(struct call *call)
 
 /* ---- add, kick */
 
-static void on_joined(struct call *call, uint64_t seq)
+static void joined(struct call *call, uint64_t seq, struct change *c)
 {
 	const json_t *users = json_object_get(call->args, "users");
-	struct change c = {0};
 
 	for (size_t i = 0; i < json_array_size(users); i++)
-		change_member(&c, call_text(call, "group"), json_string_value(json_array_get(users, i)), "member", seq, 0);
+		change_member(c, call_text(call, "group"), json_string_value(json_array_get(users, i)), "member", seq, 0);
 	call->result = json_pack("{s:I}", "seq", (json_int_t)seq);
-	change_commit(call, &c, change_answer);
 }
 
-static void on_kicked(struct call *call, uint64_t seq)
+static void kicked(struct call *call, uint64_t seq, struct change *c)
 {
 	const json_t *users = json_object_get(call->args, "users");
-	struct change c = {0};
 
 	for (size_t i = 0; i < json_array_size(users); i++)
-		event_end_stay(call, &c, call_text(call, "group"), json_string_value(json_array_get(users, i)), seq);
+		event_end_stay(call, c, call_text(call, "group"), json_string_value(json_array_get(users, i)), seq);
 	call->result = json_pack("{s:I}", "seq", (json_int_t)seq);
-	change_commit(call, &c, change_answer);
 }
 
 /* Whether each of them is (or is not) a member, as the command needs it. */
@@ -188,7 +181,7 @@ static void add_in_lane(struct call *call)
 	    !has_room(call, g->n_members + json_array_size(users)))
 		return;
 	sentence(users, who, sizeof(who));
-	event_post(call, g->name, json_pack("{s:s,s:O}", "event", "joined", "users", users), on_joined, "%s joined", who);
+	event_change(call, g->name, json_pack("{s:s,s:O}", "event", "joined", "users", users), joined, "%s joined", who);
 }
 
 static void kick_in_lane(struct call *call)
@@ -200,7 +193,7 @@ static void kick_in_lane(struct call *call)
 	if (g == NULL || !membership_is(call, users, true))
 		return;
 	sentence(users, who, sizeof(who));
-	event_post(call, g->name, json_pack("{s:s,s:O}", "event", "removed", "users", users), on_kicked,
+	event_change(call, g->name, json_pack("{s:s,s:O}", "event", "removed", "users", users), kicked,
 		   json_array_size(users) == 1 ? "%s was removed" : "%s were removed", who);
 }
 
@@ -225,22 +218,20 @@ static void set_role(struct call *call, struct change *c, const char *user, cons
 		change_member(c, call_text(call, "group"), user, role, stays[n - 1].from_seq, 0);
 }
 
-static void on_role(struct call *call, uint64_t seq)
+static void role_given(struct call *call, uint64_t seq, struct change *c)
 {
 	const char *group = call_text(call, "group"), *user = call_text(call, "user"), *role = call_text(call, "role");
 	const char *owner = roster_group(call->env->roster, group)->owner; /* still there: we are in the lane */
-	struct change c = {0};
 	Im__Bus__Group *g;
 
 	if (strcmp(role, "owner") == 0 && strcmp(owner, user) != 0) {
-		g = change_group(&c, call->env->roster, group);
+		g = change_group(c, call->env->roster, group);
 		if (g != NULL)
-			change_set(&c, &g->owner, user);
-		set_role(call, &c, owner, "admin");
+			change_set(c, &g->owner, user);
+		set_role(call, c, owner, "admin");
 	}
-	set_role(call, &c, user, role);
+	set_role(call, c, user, role);
 	call->result = json_pack("{s:I}", "seq", (json_int_t)seq);
-	change_commit(call, &c, change_answer);
 }
 
 static void role_in_lane(struct call *call)
@@ -259,7 +250,7 @@ static void role_in_lane(struct call *call)
 	else if (strcmp(now, "owner") == 0)
 		call_refuse(call, IM_REFUSE_NOT_ALLOWED, "a group keeps an owner: make somebody else owner instead");
 	else
-		event_post(call, g->name, json_pack("{s:s,s:[s],s:s}", "event", "role", "users", user, "role", role), on_role,
+		event_change(call, g->name, json_pack("{s:s,s:[s],s:s}", "event", "role", "users", user, "role", role), role_given,
 			   "%s is now %s", user, role);
 }
 
@@ -268,15 +259,13 @@ void command_group_role(struct call *call)
 	call_enter_lane(call, role_in_lane);
 }
 
-static void on_renamed(struct call *call, uint64_t seq)
+static void renamed(struct call *call, uint64_t seq, struct change *c)
 {
-	struct change c = {0};
-	Im__Bus__Group *g = change_group(&c, call->env->roster, call_text(call, "group"));
+	Im__Bus__Group *g = change_group(c, call->env->roster, call_text(call, "group"));
 
 	if (g != NULL)
-		change_set(&c, &g->title, call_text(call, "title"));
+		change_set(c, &g->title, call_text(call, "title"));
 	call->result = json_pack("{s:I}", "seq", (json_int_t)seq);
-	change_commit(call, &c, change_answer);
 }
 
 static void title_in_lane(struct call *call)
@@ -285,7 +274,7 @@ static void title_in_lane(struct call *call)
 	const char *title = call_text(call, "title");
 
 	if (g != NULL)
-		event_post(call, g->name, json_pack("{s:s,s:s}", "event", "renamed", "title", title), on_renamed, "the group is now called %s",
+		event_change(call, g->name, json_pack("{s:s,s:s}", "event", "renamed", "title", title), renamed, "the group is now called %s",
 			   title);
 }
 

@@ -315,5 +315,5 @@ void command_send(struct call *call)
 	r.body.len = strlen(text);
 	if (call_text(call, "id") != NULL)
 		r.id = (char *)call_text(call, "id");
-	inbox_post(call->env->inbox, &r, canonical, on_sent, call);
+	inbox_post(call->env->inbox, &r, canonical, NULL, on_sent, call);
 }

@@ -11,27 +11,38 @@
 
 struct post {
 	struct call *call;
+	event_build_fn *build;
 	event_done_fn *done;
+	struct commit *commit;    /* what `build` made, once it was decided */
 };
+
+static bool on_decided(void *arg, const struct message *m, struct batch *b)
+{
+	struct post *p = arg;
+	struct change c = {0};
+
+	p->build(p->call, m->seq, &c);
+	p->commit = change_prepare(p->call, &c, change_answer);
+	return p->commit != NULL && change_join(p->commit, b);
+}
 
 static void on_posted(void *arg, enum im_status st, struct message *m)
 {
-	struct post *p = arg;
-	struct call *call = p->call;
-	event_done_fn *done = p->done;
+	struct post p = *(struct post *)arg;
 
-	free(p);
-	if (call_step(call, st))
-		done(call, m->seq);
+	free(arg);
+	if (p.commit != NULL)
+		change_joined(p.commit, st);
+	else if (call_step(p.call, st))
+		p.done(p.call, m->seq);
 }
 
-void event_post(struct call *call, const char *group, json_t *event, event_done_fn *done, const char *fmt, ...)
+static void post(struct call *call, const char *group, json_t *event, const struct post *how, const char *fmt, va_list ap)
 {
 	Im__Bus__Record r = IM__BUS__RECORD__INIT;
 	struct post *p = malloc(sizeof(*p));
 	char *body = event != NULL ? json_dumps(event, JSON_COMPACT) : NULL;
 	char alt[IM_ALT_MAX + 1], conv[IM_CONV_MAX];
-	va_list ap;
 
 	json_decref(event);
 	if (p == NULL || body == NULL) {
@@ -40,11 +51,9 @@ void event_post(struct call *call, const char *group, json_t *event, event_done_
 		call_refuse(call, IM_REFUSE_INTERNAL, "out of memory");
 		return;
 	}
-	va_start(ap, fmt);
 	(void)vsnprintf(alt, sizeof(alt), fmt, ap); /* names are ASCII: a cut leaves valid text */
-	va_end(ap);
 	(void)snprintf(conv, sizeof(conv), "g/%s", group);
-	*p = (struct post){call, done};
+	*p = *how;
 	r.kind = IM__BUS__KIND__KIND_SEND;
 	r.ts = im_clock_wall_ms();
 	r.conv = conv;
@@ -53,8 +62,28 @@ void event_post(struct call *call, const char *group, json_t *event, event_done_
 	r.body.data = (uint8_t *)body;
 	r.body.len = strlen(body);
 	r.alt = alt;
-	inbox_post(call->env->inbox, &r, conv, on_posted, p);
+	inbox_post(call->env->inbox, &r, conv, how->build != NULL ? on_decided : NULL, on_posted, p);
 	free(body); /* the inbox has copied everything */
+}
+
+void event_change(struct call *call, const char *group, json_t *event, event_build_fn *build, const char *fmt, ...)
+{
+	struct post how = {.call = call, .build = build};
+	va_list ap;
+
+	va_start(ap, fmt);
+	post(call, group, event, &how, fmt, ap);
+	va_end(ap);
+}
+
+void event_post(struct call *call, const char *group, json_t *event, event_done_fn *done, const char *fmt, ...)
+{
+	struct post how = {.call = call, .done = done};
+	va_list ap;
+
+	va_start(ap, fmt);
+	post(call, group, event, &how, fmt, ap);
+	va_end(ap);
 }
 
 void event_end_stay(struct call *call, struct change *c, const char *group, const char *user, uint64_t seq)

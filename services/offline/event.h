@@ -7,8 +7,16 @@
 
 #include "change.h"
 
+/*
+ * Posts {"event",...} (stolen) into a group; the sentence is for those who don't know the type. `build` makes the change of
+ * the roster that goes with it, once the sequence is known: both become durable together, so that nobody gets what stands
+ * behind his leaving, and no crash leaves one without the other. Then as change_commit. Ends the call if it cannot.
+ */
+typedef void event_build_fn(struct call *call, uint64_t seq, struct change *c);
+void event_change(struct call *call, const char *group, json_t *event, event_build_fn *build, const char *fmt, ...)
+	__attribute__((format(printf, 5, 6)));
+/* Posts it alone, then calls `done`. */
 typedef void event_done_fn(struct call *call, uint64_t seq);
-/* Posts {"event",...} (stolen) into a group; the sentence is for those who don't know the type. Ends the call if it cannot. */
 void event_post(struct call *call, const char *group, json_t *event, event_done_fn *done, const char *fmt, ...)
 	__attribute__((format(printf, 5, 6)));
 /* Ends the user's open stay at `seq`. */

@@ -265,7 +265,7 @@ enum im_status inbox_slice(struct inbox *in, const Im__Bus__Slice *s)
 	return IM_OK;
 }
 
-void inbox_post(struct inbox *in, const Im__Bus__Record *r, const char *conv, inbox_post_fn *done, void *arg)
+void inbox_post(struct inbox *in, const Im__Bus__Record *r, const char *conv, inbox_join_fn *join, inbox_post_fn *done, void *arg)
 {
 	struct batch *b = batch_of_post(r, conv, in->post_epoch, in->post_count);
 
@@ -275,6 +275,7 @@ void inbox_post(struct inbox *in, const Im__Bus__Record *r, const char *conv, in
 	}
 	in->post_count++;
 	b->post = done;
+	b->join = join;
 	b->post_arg = arg;
 	queue(in, b);
 }
@@ -386,10 +387,23 @@ static void on_append(void *arg, enum im_status st)
 	advance(in);
 }
 
+bool inbox_join(struct batch *b, const Im__Bus__RosterItem *item)
+{
+	struct store_entry *e = batch_entry(b, &b->items[0], STORE_ROSTER);
+
+	if (e)
+		e->roster = item;
+	return e != NULL;
+}
+
 static void append(struct inbox *in, struct batch *b)
 {
 	struct store_entry *e;
 
+	if (b->join && b->outcomes[0].message && !b->join(b->post_arg, b->outcomes[0].message, b)) {
+		fail(in, "out of memory");
+		return;
+	}
 	if (!b->post && (b->n_entries == 0 || b->entries[b->n_entries - 1].pos.next != b->slice_next)) {
 		struct item end = {.next = b->slice_next};
 

@@ -43,7 +43,14 @@ void inbox_resume(struct inbox *in);        /* the link has room again */
  * r->user "" = the system (type "system"). done: IM_OK with the stored message, or why not. r is copied.
  */
 typedef void inbox_post_fn(void *arg, enum im_status st, struct message *m);
-void inbox_post(struct inbox *in, const Im__Bus__Record *r, const char *conv, inbox_post_fn *done, void *arg);
+/*
+ * Called before `done`, once the message has its sequence: calls inbox_join for what must become durable with it or
+ * not at all. False: out of memory, which ends the process like everywhere on this way. NULL: nothing joins.
+ */
+struct batch;
+typedef bool inbox_join_fn(void *arg, const struct message *m, struct batch *b);
+bool inbox_join(struct batch *b, const Im__Bus__RosterItem *item); /* the item stays the caller's, unchanged until `done` */
+void inbox_post(struct inbox *in, const Im__Bus__Record *r, const char *conv, inbox_join_fn *join, inbox_post_fn *done, void *arg);
 /* What the inbox knows, for status. */
 struct inbox_stats { uint64_t records, stored, repeats, refused, waiting; };
 void inbox_stats(const struct inbox *in, struct inbox_stats *out);

@@ -97,14 +97,19 @@ void backup_job_status(struct backup *b, struct backup_status *out)
 
 /* ---- store */
 
+static void append_item(const Im__Bus__RosterItem *item)
+{
+	assert_true(item->version > fake.appended_version);
+	fake.appended_version = item->version;
+}
+
 void store_append(struct store *s, const struct store_entry *entries, size_t n, store_done_fn *done, void *arg)
 {
 	(void)s;
 	trace("append");
 	for (size_t i = 0; i < n; i++) {
 		assert_int_equal(entries[i].kind, STORE_ROSTER);
-		assert_true(entries[i].roster->version > fake.appended_version);
-		fake.appended_version = entries[i].roster->version;
+		append_item(entries[i].roster);
 	}
 	later((struct later){.store = done, .arg = arg, .st = fake.append_status});
 }
@@ -258,11 +263,22 @@ static struct message *make_message(const char *conv, const char *from, const ch
 	return m;
 }
 
-void inbox_post(struct inbox *in, const Im__Bus__Record *r, const char *conv, inbox_post_fn *done, void *arg)
+bool inbox_join(struct batch *b, const Im__Bus__RosterItem *item)
 {
+	(void)b;
+	append_item(item);
+	return true;
+}
+
+void inbox_post(struct inbox *in, const Im__Bus__Record *r, const char *conv, inbox_join_fn *join, inbox_post_fn *done, void *arg)
+{
+	struct message *m = make_message(conv, r->user, r->type, r->enc, r->body.data, r->body.len);
+
 	(void)in;
-	trace("post");
-	later((struct later){.post = done, .arg = arg, .m = make_message(conv, r->user, r->type, r->enc, r->body.data, r->body.len)});
+	trace(join ? "post+append" : "post");
+	if (join)
+		assert_true(join(arg, m, NULL));
+	later((struct later){.post = done, .arg = arg, .m = m, .st = fake.append_status});
 }
 
 void inbox_stats(const struct inbox *in, struct inbox_stats *out)

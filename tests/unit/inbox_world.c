@@ -410,7 +410,7 @@ void world_post(const char *user, const char *conv, const char *id, const char *
 	r.body.data = (uint8_t *)body;
 	r.body.len = strlen(body);
 	assert_true(im_conv_canonical(user, conv, canonical));
-	inbox_post(world.inbox, &r, canonical, on_post, NULL);
+	inbox_post(world.inbox, &r, canonical, NULL, on_post, NULL);
 }
 
 /* ---- the fixture */
