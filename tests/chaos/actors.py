@@ -155,6 +155,9 @@ class Receiver(Actor):
         if topic.endswith("evt/sync"):
             return
         m = json.loads(payload)
+        if topic == "im/v1/in/err":
+            self.log.line("fail", "cursor", self.inc, code=m["code"], reason=m["reason"])
+            return
         conv = self.convs.get(m["conv"]) or self.convs.setdefault(m["conv"], canonical(self.user, m["conv"]))
         self.log.line("ok", "recv", self.inc, via="push", **message_fields(m, conv))
         self.received += 1

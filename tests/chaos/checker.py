@@ -232,7 +232,7 @@ def c12_journal(h, x):
 
 
 def c13_cursors(h, x):
-    found, before = [], {}
+    found, before = [("CURSOR", f"{device}: an ack of what it was given was refused: {code}, {reason}") for device, code, reason in h.cursor_refused], {}
     top = {conv: max(r.seq for r in rows) for conv, rows in x.by_conv.items()}
     for who, user, conv, delivered, read in h.cursors:
         d, r = before.get((who, user, conv), (0, 0))

@@ -10,7 +10,7 @@ tells of. `t` is CLOCK_MONOTONIC in ns, `p` the actor, `inc` its connection, `e`
   recv    a delivery: via push|sync, conv seq msgid id from h
   row     a message of the store at the end: conv seq prev msgid id from h len, `sys` for the system's
   rec     a journal record at the end: kind id conv;    journal: whether rec lines tell of all of it
-  cursor  invoke/ok: an im/v1/ack of a device; info: what the server says (`read`, `delivered`); final: the last word
+  cursor  ok, fail: an im/v1/ack of a device was taken, refused; info: what the server says (`read`, `delivered`); final: the last word
   join    leave: an admin's change that was answered;   fault: kill, stop, cut ... of the nemesis;   crash: nobody asked for it
   probe   first round trip after everything was healed; drain: the journal is empty and all is resolved
 
@@ -95,6 +95,7 @@ class History:
         self.cursors = []     # (who told, user, conv, delivered, read) in time
         self.cursor_acked = {}   # (user, conv) -> highest delivered whose im/v1/ack was acknowledged
         self.cursor_final = {}   # (user, conv) -> (delivered, read)
+        self.cursor_refused = []  # (device, code, reason): devices acknowledge only what they got
         self.changes = []     # (join|leave, conv, user) answered by the server
         self.faults = []      # (t, kind, target, line)
         self.crashes = []     # lines
@@ -156,6 +157,10 @@ class History:
         self.journal_whole = line["whole"]
 
     def _cursor(self, line):
+        if line["e"] == "fail":
+            if line["code"] not in TEMPORARY:
+                self.cursor_refused.append((line["p"], line["code"], line["reason"]))
+            return
         key = (line["user"], line["conv"])
         if line["e"] == "info":
             self.cursors.append((line["p"], *key, line["delivered"], line["read"]))

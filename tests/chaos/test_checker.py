@@ -171,6 +171,7 @@ MUTATIONS = {
     "stored and not in a whole journal": ("DRIFT", lambda h: h.records.pop()),
     "a cursor goes back": ("CURSOR", lambda h: h.cursors.append(("obs", "bob", "u/ann:bob", 2, 1))),
     "a cursor beyond the newest": ("CURSOR", lambda h: h.cursors.append(("obs", "bob", "u/ann:bob", 3, 50))),
+    "an ack is refused": ("CURSOR", lambda h: h.add({"f": "cursor", "e": "fail", "p": "bob:r", "code": "bad_cursor", "reason": "?"})),
     "an acknowledged cursor is lost": ("CURSOR", lambda h: h.cursor_acked.update({("bob", "u/ann:bob"): 5})),
     "a sender without an answer": ("STUCK", lambda h: (forget(h, "ann-1"), deny(h, "ann-1", done=None))),
     "no round trip": ("STUCK", lambda h: setattr(h, "probe", None)),

@@ -185,7 +185,7 @@ static void membership_begins_and_ends_with_a_message(void **state)
 	(void)state;
 	add_users();
 	do_ok("{\"command\":\"group.create\",\"group\":\"friends\",\"owner\":\"alice\",\"title\":\"Friends\"}");
-	assert_string_equal(fake.trace, "post append changed changed link answer ");
+	assert_string_equal(fake.trace, "post+append changed changed link answer ");
 	assert_string_equal(roster_role(fake.roster, "friends", "alice"), "owner");
 	assert_int_equal(roster_stays(fake.roster, "friends", "alice", &stays), 1);
 	assert_int_equal(stays[0].from_seq, 1);
