@@ -254,6 +254,7 @@ static void on_stored(void *arg, enum im_status st)
 		link_roster(env->link, (const Im__Bus__RosterItem *const *)items, m->batch, on_plugin, m);
 	}
 	if (m->done < m->change.n) {
+		hold_stays(m, env->roster, true);
 		append_batch(m);
 	} else {
 		m->stored = true;
