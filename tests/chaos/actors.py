@@ -5,7 +5,7 @@ Standard input: the plan (one JSON line), then commands, one a line:
     {"do":"mark","mark":7}          report the first round trip that begins from now on
     {"do":"storm","n":300}          so many more clients connect at once, and go a moment later
     {"do":"drop","share":0.5}       actors lose their connections, hard or softly
-    {"do":"hush"}                   no new messages;   {"do":"end"}: disconnect and exit
+    {"do":"hush"}                   no new messages;   {"do":"speak"}: go on;   {"do":"end"}: disconnect and exit
 Standard output: {"attempted","acked","answered","received","open","up","mark","roundtrip","tops"} every half second, and at the end of a round trip.
 """
 import base64
@@ -268,9 +268,9 @@ class Loop:
             self.mark, self.trip = c["mark"], None
             for s in senders:
                 s.marked, s.roundtrip, s.begun = time.monotonic(), None, {}
-        elif c["do"] == "hush":
+        elif c["do"] in ("hush", "speak"):
             for s in senders:
-                s.hushed = True
+                s.hushed = c["do"] == "hush"
         elif c["do"] == "drop":
             for a in self.actors:
                 if self.rng.random() < c["share"]:
@@ -285,14 +285,14 @@ class Loop:
 
     def status(self, now):
         self.status_at = now + STATUS_EVERY_S
+        for a in self.actors:
+            a.log.flush()  # first: who reads that something was received may look for it
         senders = [a for a in self.actors if a.spec["kind"] == "sender"]
         receivers = [a for a in self.actors if a.spec["kind"] == "receiver"]
         print(json.dumps({
             "attempted": sum(s.attempted for s in senders), "acked": sum(s.taken for s in senders), "answered": sum(s.answered for s in senders),
             "received": sum(r.received for r in receivers), "open": sum(len(a.open) for a in senders), "up": sum(a.link.connected for a in self.actors),
             "mark": self.mark, "roundtrip": self.trip, "tops": {r.name: r.tops for r in receivers}}), flush=True)
-        for a in self.actors:
-            a.log.flush()
 
 
 if __name__ == "__main__":

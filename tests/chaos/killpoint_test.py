@@ -146,6 +146,7 @@ def main():
     else:
         shutil.rmtree(folder, ignore_errors=True)
         faults.remove()
+        load.remove()
     print("kill point test " + ("FAILED" if found else "passed") + f" (seed {a.seed})")
     sys.exit(1 if found else 0)
 

@@ -21,6 +21,7 @@ import time
 
 sys.path[:0] = [str(pathlib.Path(__file__).resolve().parent)]
 from faults import OPEN, SYNC, WRITE, Faults  # noqa: E402
+import checker  # noqa: E402
 from load import Load  # noqa: E402
 from instance import BUILD, Instance  # noqa: E402
 
@@ -44,16 +45,15 @@ def age_at_cut(acked, cuts):
 def excused(load, found, cuts, durability):
     """With `process` a loss within the window is the price that was named. Returns (what remains, ages of what is excused)."""
     remain, ages = [], []
-    lost = {(r[0], r[1]) for r in load.history.acked} - {(r.sender, r.id) for r in load.history.rows}
-    named = iter(sorted(lost))
+    lost = [p for p, _ in checker.missing(load.history, checker.Index(load.history))]
     for verdict, sentence in found:
         if verdict != "LOST" or durability != "process":
             remain.append((verdict, sentence))
-    for key in named:
-        age = age_at_cut(load.history.acked[key], cuts)
+    for p in lost:
+        age = age_at_cut(p.done / 1e9, cuts)
         ages.append(age)
         if durability == "process" and age > WINDOW_S:
-            remain.append(("LOST-POWER", f"{key} was acknowledged {age:.3f} s before the cut"))
+            remain.append(("LOST-POWER", f"{p.id} was acknowledged {age:.3f} s before the cut"))
     return remain, sorted(ages)
 
 
@@ -118,6 +118,7 @@ def main():
     else:
         instance.remove()
         faults.remove()
+        load.remove()
         shutil.rmtree(folder, ignore_errors=True)
     print(f"power test ({a.durability}) " + ("FAILED" if found else "passed") + f" (seed {a.seed})")
     sys.exit(1 if found else 0)
