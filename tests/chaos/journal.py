@@ -1,7 +1,6 @@
 """The journal's records as the plugin wrote them, for rule C12: also those of segments that it has deleted meanwhile.
 
-A hard link to each segment keeps what the plugin deletes until it was read here. The format is that of
-plugin/journal_segment.c (one page of header) and lib/base/record.h.
+The format is that of plugin/journal_segment.c (one page of header) and lib/base/record.h.
 """
 import os
 import pathlib
@@ -11,22 +10,49 @@ import zlib
 
 HEADER = 4096
 MAX_RECORD = 4 << 20
+CHUNK = 8 + MAX_RECORD
+PREPARED = 1
 KINDS = {1: "send", 2: "ack", 3: "request", 4: "refusal"}
 
 
-def records(data):
-    """Bodies of the valid prefix of a segment file."""
-    if data[:8] != b"IMJRNL01":
-        return
-    epoch, _index, _state, start = struct.unpack_from("<QQQQ", data, 8)
-    at = HEADER
-    while at + 8 <= len(data):
-        size, crc = struct.unpack_from("<II", data, at)
-        body = data[at + 8:at + 8 + size]
-        if not 0 < size <= MAX_RECORD or zlib.crc32(body, zlib.crc32(struct.pack("<QQ", epoch, start + at - HEADER))) != crc:
+class Segment:
+    """An open segment file and how far it was read. Its inode serves again under another name with another header."""
+
+    def __init__(self, path):
+        self.fd = os.open(path, os.O_RDONLY)
+        self.head, self.at = None, HEADER
+
+    def read(self):
+        """Bodies of the records that came; what stood in it before it serves again comes first."""
+        yield from self._rest()
+        page = os.pread(self.fd, 64, 0)
+        head = struct.unpack_from("<QQQQ", page, 8) if page[:8] == b"IMJRNL01" and len(page) == 64 else None
+        if head != self.head:
+            self.head, self.at = head, HEADER
+            yield from self._rest()
+
+    def _rest(self):
+        if self.head is None or self.head[2] == PREPARED:
             return
-        yield body
-        at += 8 + size
+        epoch, _index, _state, start = self.head
+        data, base = os.pread(self.fd, CHUNK, self.at), self.at
+        while data:
+            at = self.at - base
+            if at + 8 > len(data):
+                return
+            size, crc = struct.unpack_from("<II", data, at)
+            body = data[at + 8:at + 8 + size]
+            if not 0 < size <= MAX_RECORD:
+                return
+            if len(body) < size:
+                if at == 0:
+                    return
+                data, base = os.pread(self.fd, CHUNK, self.at), self.at
+                continue
+            if zlib.crc32(body, zlib.crc32(struct.pack("<QQ", epoch, start + self.at - HEADER))) != crc:
+                return
+            yield body
+            self.at += 8 + size
 
 
 def varint(data, at):
@@ -55,45 +81,45 @@ def fields(body):
 
 
 class Keeper(threading.Thread):
-    """Reads every segment once: when the plugin has deleted it, or at the end."""
+    """Follows every segment while it is written, for the plugin deletes it or lets it serve again."""
 
-    def __init__(self, folder, keep, log, canonical):
+    def __init__(self, folder, log, canonical):
         super().__init__(daemon=True)
-        self.folder, self.keep, self.log, self.canonical = pathlib.Path(folder), pathlib.Path(keep), log, canonical
+        self.folder, self.log, self.canonical = pathlib.Path(folder), log, canonical
         self.stopping = threading.Event()
-        self.keep.mkdir(exist_ok=True)
-        self.done = set()
+        self.open = {}  # inode -> Segment
 
     def run(self):
         while not self.stopping.wait(0.1):
-            self._look(False)
+            self._look()
 
     def finish(self):
         """Once the plugin has ended."""
         self.stopping.set()
         self.join()
-        self._look(True)
+        self._look()
         self.log.line("info", "journal", whole=True)
 
-    def _look(self, all_of_it):
+    def _look(self):
         for path in self.folder.glob("*.seg"):
-            if path.name not in self.done and not (self.keep / path.name).exists():
-                try:
-                    os.link(path, self.keep / path.name)
-                except FileNotFoundError:
-                    pass  # a prepared one that was not needed, or one that had nothing
-        for path in self.keep.glob("*.seg"):
-            if all_of_it or path.stat().st_nlink == 1:
-                self._read(path)
-                self.done.add(path.name)
-                path.unlink()
+            try:
+                if path.stat().st_ino not in self.open:
+                    segment = Segment(path)
+                    self.open[os.fstat(segment.fd).st_ino] = segment
+            except FileNotFoundError:
+                pass  # gone or renamed since it was listed; one that had records was seen before
+        for inode, segment in list(self.open.items()):
+            gone = os.fstat(segment.fd).st_nlink == 0
+            for body in segment.read():
+                self._tell(fields(body))
+            if gone:
+                os.close(segment.fd)
+                del self.open[inode]
 
-    def _read(self, path):
-        for body in records(path.read_bytes()):
-            f = fields(body)
-            kind = KINDS.get(f.get(1, 0), "none")
-            if kind != "send":
-                continue
-            user, mid = f.get(3, b"").decode(), f.get(7, b"").decode()
-            self.log.line("ok", "rec", kind=kind, id=mid or f.get(11, b"").split(b" ", 1)[0].decode(),
-                          conv=self.canonical(user, f.get(8, b"").decode()))
+    def _tell(self, f):
+        kind = KINDS.get(f.get(1, 0), "none")
+        if kind != "send":
+            return
+        user, mid = f.get(3, b"").decode(), f.get(7, b"").decode()
+        self.log.line("ok", "rec", kind=kind, id=mid or f.get(11, b"").split(b" ", 1)[0].decode(),
+                      conv=self.canonical(user, f.get(8, b"").decode()))

@@ -91,8 +91,7 @@ class World:
         self.instance.imctl("group", "create", "closed", "--owner", "probe1")
         self.proxy = Proxy(self.instance.port, self.rng.random())
         self.proxy.start()
-        keep = self.data / "d" / "kept-segments"
-        self.keeper = Keeper(self.data / "d" / "journal", keep, Writer(self.histories, "journal"), canonical)
+        self.keeper = Keeper(self.data / "d" / "journal", Writer(self.histories, "journal"), canonical)
         self.keeper.start()
         self._crowds()
 
