@@ -26,11 +26,6 @@ from client import Client  # noqa: E402
 from history import History, Writer, canonical  # noqa: E402
 from instance import SANITIZED  # noqa: E402
 
-try:
-    import faults  # noqa: F401  (what needs a preloaded library or a debug build joins by itself)
-except ImportError:
-    pass
-
 SHOWN = 20  # findings printed
 
 
@@ -202,7 +197,7 @@ def finish(world, admin):
     for user in world.users:
         admin.look(user, final=1)
     world.stop()
-    world.keeper.finish()
+    world.keeper.finish(whole=not world.power_cuts)
     for part, pid, how in world.crashes():
         world.log.line("info", "crash", target=part, pid=pid, how=how)
     for log in (world.log, admin.log, world.keeper.log):
@@ -277,7 +272,7 @@ def parse():
     parser.add_argument("--keep", action="store_true", help="keep histories and data even if all is well")
     parser.add_argument("--check", metavar="FOLDER", help="only judge the histories there")
     o = parser.parse_args()
-    o.faults = o.faults.split(",") if o.faults else [name for name, f in nemesis.FAULTS.items() if f.weight and set(f.needs) <= {"proxy"}]
+    o.faults = o.faults.split(",") if o.faults else [name for name, f in nemesis.FAULTS.items() if set(f.needs) <= {"proxy"}]
     unknown = set(o.faults) - set(nemesis.FAULTS)
     if unknown:
         parser.error(f"no such fault: {', '.join(sorted(unknown))}")

@@ -93,12 +93,12 @@ class Keeper(threading.Thread):
         while not self.stopping.wait(0.1):
             self._look()
 
-    def finish(self):
-        """Once the plugin has ended."""
+    def finish(self, whole):
+        """Once the plugin has ended. Not whole: what a power cut took from it may be stored all the same."""
         self.stopping.set()
         self.join()
         self._look()
-        self.log.line("info", "journal", whole=True)
+        self.log.line("info", "journal", whole=whole)
 
     def _look(self):
         for path in self.folder.glob("*.seg"):

@@ -2,21 +2,24 @@
 
 A fault is a class with
 
-    name, weight            weight 0: only when it is asked for by --faults
+    name, weight            how often, beside the others of the run
     hold = (least, most)    seconds between start and stop, by the schedule's random numbers
     tolerant = False        True: processes may end by themselves meanwhile, and be started again
     needs = ()              of what World offers: "proxy", "clock", "disk", "preload"
     start(world, rng)       does it and returns its target, for the report
     stop(world)             undoes it; also called if start raised
 
-and joins by @fault. tests/chaos/faults.py adds what needs a preloaded library or a debug build.
+and joins by @fault. What faults.py does inside the processes ("preload") has kill points too: killpoint_test.py.
 """
 import collections
+import errno
 import os
 import resource
 import signal
 import threading
 import time
+
+from faults import SYNC, WRITE
 
 PARTS = ("mosquitto", "im-seqgen", "im-offline")
 UP_S = 30           # a killed part is back within
@@ -168,6 +171,39 @@ class DiskFull(Fault):
         world.hog().unlink(missing_ok=True)
 
 
+# program, path, calls, error (0: none), times, delay in ms: each is something a disk does
+DISK = (
+    ("mosquitto", ".seg", WRITE, errno.EIO, 2, 0), ("mosquitto", ".seg", SYNC, errno.EIO, 1, 0), ("mosquitto", ".seg", WRITE, errno.ENOSPC, 20, 0),
+    ("mosquitto", ".seg", SYNC, 0, 5, 300), ("im-offline", ".log$", WRITE, errno.EIO, 1, 0), ("im-offline", ".log$", SYNC, errno.EIO, 1, 0),
+    ("im-offline", ".log$", WRITE, errno.ENOSPC, 1, 0), ("im-offline", ".log$", SYNC, 0, 3, 500), ("im-offline", "store.db", WRITE, errno.ENOSPC, 2, 0),
+    ("im-offline", "store.db-wal", SYNC, errno.EIO, 1, 0), ("im-seqgen", "", SYNC, errno.EIO, 2, 0),
+)
+
+
+@fault
+class Disk(Fault):
+    """EIO, ENOSPC, a failed or slow fdatasync, in one process."""
+    name, weight, hold, tolerant, needs = "disk", 3.0, (0.2, 2.0), True, ("preload",)
+
+    def start(self, world, rng):
+        program, path, calls, error, count, delay_ms = rng.choice(DISK)
+        world.faults.fail(program, path, calls, error, count=count, delay_ms=delay_ms)
+        return f"{program} {path} {errno.errorcode.get(error, 'slow')}"
+
+    def stop(self, world):
+        world.faults.heal()
+
+
+@fault
+class Power(Fault):
+    """The machine loses power: everything ends at once, and what no sync covers may be gone."""
+    name, weight, tolerant, needs = "power", 2.0, True, ("preload",)
+
+    def start(self, world, rng):
+        world.cut_power(rng)
+        return "all"
+
+
 class Nemesis(threading.Thread):
     def __init__(self, world, faults, rng, pause_s):
         super().__init__(daemon=True)
@@ -187,7 +223,7 @@ class Nemesis(threading.Thread):
             self.error = e
 
     def strike(self):
-        kind = self.rng.choices(self.faults, [f.weight or 1.0 for f in self.faults])[0]
+        kind = self.rng.choices(self.faults, [f.weight for f in self.faults])[0]
         hold, overlap = self.rng.uniform(*kind.hold), self.rng.random() < AGAIN
         f = kind()
         if kind.tolerant:
@@ -195,7 +231,8 @@ class Nemesis(threading.Thread):
         target = "?"
         try:
             target = f.start(self.world, self.rng)
-            self.world.log.line("info", "fault", kind=kind.name, target=target, hold=round(hold, 3))
+            if kind is not Power:  # that one is in the history with its moment
+                self.world.log.line("info", "fault", kind=kind.name, target=target, hold=round(hold, 3))
             time.sleep(hold)
         finally:
             f.stop(self.world)

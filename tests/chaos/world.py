@@ -12,6 +12,7 @@ import threading
 import time
 
 import actors
+from faults import Faults
 from history import Writer, canonical
 from instance import BUILD, SANITIZED, Instance
 from journal import Keeper
@@ -68,13 +69,24 @@ class World:
         (self.data / "d").mkdir()
         self.log = Writer(self.histories, "nemesis")
         self.log.line("info", "run", seed=options.seed, durability=options.durability, power_window_ns=10**9)
-        self.instance = Chaotic(self, conf=[f"plugin_opt_im_durability {options.durability}", "plugin_opt_im_segment_bytes 8m",
-                                            f"plugin_opt_im_journal_limit {'128m' if self.mounted else '1g'}"],
-                                options=["--backoff-max", "200"], keep_dir=self.data / "d")
+        self.power_cuts = "power" in options.faults
+        self.faults = Faults(self.data / "d", BUILD, SANITIZED) if {"disk", "power"} & set(options.faults) else None
+        self.instance = Instance(conf=[f"plugin_opt_im_durability {options.durability}", "plugin_opt_im_segment_bytes 8m",
+                                       f"plugin_opt_im_journal_limit {'128m' if self.mounted else '1g'}"],
+                                 options=["--backoff-max", "200"], keep_dir=self.data / "d", env=self._environment())
         self.killed, self.excused = {}, set()   # pid -> name of what was killed; pids that may end by themselves
-        self.crowds, self.proxy, self.keeper, self.clock, self.marks = [], None, None, None, 0
+        self.crowds, self.proxy, self.keeper, self.marks = [], None, None, 0
 
     # ---- set up
+
+    def _environment(self):
+        """Of the broker and the services."""
+        env = self.faults.environment() if self.faults else {}
+        if "clock" in self.options.faults:
+            libraries = [faketime()] + ([env["LD_PRELOAD"]] if self.faults else [])
+            env.update(LD_PRELOAD=":".join(libraries), FAKETIME_TIMESTAMP_FILE=str(self.folder / "clock"), FAKETIME_CACHE_DURATION="1",
+                       DONT_FAKE_MONOTONIC="1", FAKETIME_DONT_RESET="1")
+        return env
 
     def start(self):
         self.set_clock(0)
@@ -157,10 +169,17 @@ class World:
 
     def set_clock(self, seconds):
         if "clock" in self.options.faults:
-            self.clock = self.folder / "clock"
             new = self.folder / "clock.new"
             new.write_text(f"{seconds:+d}s\n")
-            new.rename(self.clock)
+            new.rename(self.folder / "clock")
+
+    def cut_power(self, rng):
+        pids = self.pids()
+        when = Faults.stop_all(self.instance)
+        self.killed.update((pid, name) for name, pid in pids.items())
+        self.faults.power_loss(rng)
+        self.log.line("info", "fault", kind="power", target="all", at=int(when * 1e9))
+        self.instance.start(timeout=60)
 
     def tell(self, command):
         for c in self.crowds:
@@ -200,22 +219,9 @@ class World:
     def remove(self):
         if self.mounted:
             subprocess.run(["umount", "-l", str(self.data)], check=False)
+        if self.faults:
+            self.faults.remove()
         shutil.rmtree(self.folder, ignore_errors=True)
-
-
-class Chaotic(Instance):
-    """An instance whose processes see the run's clock."""
-
-    def __init__(self, world, **kw):
-        super().__init__(**kw)
-        self.world = world
-
-    def environment(self):
-        env = super().environment()
-        if self.world.clock and not SANITIZED:
-            env.update(LD_PRELOAD=faketime(), FAKETIME_TIMESTAMP_FILE=str(self.world.clock), FAKETIME_CACHE_DURATION="1",
-                       DONT_FAKE_MONOTONIC="1", FAKETIME_DONT_RESET="1")
-        return env
 
 
 def faketime():
