@@ -333,6 +333,10 @@ enum im_status segment_open(const struct journal_fs *fs, const char *dir, uint64
 		st = im_fail(err, IM_FAILED, "cannot read %.120s: %s", path, strerror(n < 0 ? (int)-n : errno));
 		goto failed;
 	}
+	if ((size_t)n >= sizeof(page) && memcmp(page, magic, 6) == 0 && memcmp(page, magic, sizeof(magic)) != 0) {
+		st = im_fail(err, IM_BAD_INPUT, "%.120s was written by a newer release: run that release until the journal is empty", path);
+		goto failed;
+	}
 	st = IM_NOT_FOUND;
 	if ((size_t)n < sizeof(page) || !read_header(page, s, before))
 		goto failed;

@@ -267,7 +267,10 @@ static enum im_status load_file(struct session_file *f, session_kept_fn *load, v
 			break;
 		got += (size_t)n;
 	}
-	load_bytes(f, data, got, load, arg);
+	if (got >= sizeof(magic) && memcmp(data, magic, 6) == 0 && memcmp(data, magic, sizeof(magic)) != 0)
+		st = im_fail(err, IM_BAD_INPUT, "%s was written by a newer release: run that release, or remove the file (clients then subscribe again)", f->path);
+	else
+		load_bytes(f, data, got, load, arg);
 out:
 	free(data);
 	(void)close(fd); /* only read */

@@ -64,6 +64,16 @@ bool segment_header_decode(const uint8_t *data, size_t len, uint64_t number, str
 	return true;
 }
 
+/* A header of ours that says another version: not a damaged one, which may be removed. */
+static bool is_newer(const uint8_t *data, size_t len, uint64_t number)
+{
+	const uint8_t *body;
+	size_t body_len;
+
+	return im_record_read(number, 0, data, len, &body, &body_len) == IM_RECORD_VALID && body_len >= sizeof(magic) &&
+	       memcmp(body, magic, 6) == 0 && memcmp(body, magic, sizeof(magic)) != 0;
+}
+
 /* ---- files */
 
 static char *segment_path(const char *dir, uint64_t number)
@@ -322,7 +332,9 @@ enum im_status segment_replay(const struct log_options *o, uint64_t number, bool
 	st = read_file(path, &data, &len, err);
 	if (st != IM_OK)
 		goto out_path;
-	if (!segment_header_decode(data, len, number, &h)) {
+	if (is_newer(data, len, number)) {
+		st = im_fail(err, IM_BAD_INPUT, "%s was written by a newer release: run that release, or restore a backup", path);
+	} else if (!segment_header_decode(data, len, number, &h)) {
 		/* The newest one without a header: killed before its first sync, so nothing in it was ever promised. */
 		if (last) {
 			(void)unlink(path); /* made anew under the same number */
