@@ -414,6 +414,7 @@ json_t *fake_control(const char *json)
 	(void)snprintf(text, sizeof(text), "{\"commands\":[%s]}", json);
 	c.session = 77;
 	c.client_id = (char *)"$im-ctl-1";
+	c.user = (char *)(fake.control_user ? fake.control_user : "");
 	c.json.data = (uint8_t *)text;
 	c.json.len = strlen(text);
 	fake.trace[0] = '\0';

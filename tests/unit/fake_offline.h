@@ -31,6 +31,7 @@ struct fake {
 	unsigned refused;          /* of $CONTROL's responses: first commands that were */
 	unsigned kicks;
 	uint32_t max_packet;       /* the newest of a device */
+	const char *control_user;  /* of the next commands; NULL: imctl */
 	char backup_path[4096];    /* of the last one begun; "!" behind it: it may replace a file */
 };
 

@@ -414,6 +414,28 @@ static void flipped_bit_ends_the_epoch_before_its_record(void **state)
 	}
 }
 
+static void a_journal_of_a_newer_release_stops_the_start_and_stays(void **state)
+{
+	struct fixture *f = *state;
+	struct im_err err = {""};
+	struct journal *j = NULL;
+	char path[512];
+	int fd;
+
+	must_append(f, 1);
+	segment_path(f->dir, journal_epoch(f->j), 0, path, sizeof(path));
+	journal_close(f->j);
+	f->j = NULL;
+	fd = open(path, O_RDWR);
+	assert_int_equal(pwrite(fd, "IMJRNL02", 8, 0), 8);
+	(void)close(fd);
+	assert_int_equal(journal_open_with(&f->options, &j, &err), IM_BAD_INPUT);
+	assert_non_null(strstr(err.text, "newer release"));
+	assert_int_equal(access(path, F_OK), 0); /* it was taken for one never used, and removed */
+	assert_int_equal(unlink(path), 0);
+	reopen_journal(f);
+}
+
 static void segment_missing_in_the_middle_ends_the_epoch(void **state)
 {
 	struct fixture *f = *state;
@@ -818,6 +840,7 @@ int main(void)
 		T(last_record_cut_anywhere_leaves_those_before_it),
 		T(flipped_bit_ends_the_epoch_before_its_record),
 		T(segment_missing_in_the_middle_ends_the_epoch),
+		T(a_journal_of_a_newer_release_stops_the_start_and_stays),
 		T(confirmed_segments_are_deleted),
 		T(a_confirmed_segment_serves_again),
 		T(full_journal_refuses_and_goes_on_when_confirmed),

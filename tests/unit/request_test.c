@@ -9,6 +9,8 @@
 #include <sodium.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 static int setup(void **state)
 {
@@ -577,6 +579,30 @@ static void stopping_while_passwords_are_hashed_is_clean(void **state)
 	assert_int_equal(fake.responses, 0);
 }
 
+static void a_backup_goes_where_the_asker_may_write(void **state)
+{
+	(void)state;
+	assert_ok(fake_control("{\"command\":\"backup\",\"file\":\"/tmp/a\",\"force\":true}"));
+	assert_string_equal(fake.backup_path, "/tmp/a!");
+	assert_code(fake_control("{\"command\":\"backup\",\"file\":\"a\"}"), "bad_field");
+	assert_code(fake_control("{\"command\":\"backup\",\"file\":\"/tmp/busy\"}"), "too_many");
+	assert_ok(fake_control("{\"command\":\"backup.status\"}"));
+	fake.control_user = "alice"; /* an admin on the network */
+	fake.settings.admins = (char *)"alice";
+	fake.settings.dir = (char *)"/tmp/im-fake-backups";
+	(void)mkdir(fake.settings.dir, 0700); /* EEXIST: of a run before */
+	assert_ok(fake_control("{\"command\":\"backup\",\"file\":\"monday\"}"));
+	assert_string_equal(fake.backup_path, "/tmp/im-fake-backups/backups/monday");
+	assert_code(fake_control("{\"command\":\"backup\",\"file\":\"/etc/monday\"}"), "not_allowed");
+	assert_code(fake_control("{\"command\":\"backup\",\"file\":\"../monday\"}"), "not_allowed");
+	assert_code(fake_control("{\"command\":\"backup\",\"file\":\".profile\"}"), "not_allowed");
+	(void)rmdir("/tmp/im-fake-backups/backups");
+	(void)rmdir(fake.settings.dir);
+	fake.settings.dir = NULL;
+	fake.settings.admins = NULL;
+	fake.control_user = NULL;
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -586,6 +612,7 @@ int main(void)
 		T(change_that_was_not_stored_is_not_in_force_and_its_version_is_never_used_again),
 		T(lists_at_the_same_time_do_not_both_make_the_same_user),
 		T(commands_of_a_list_run_in_order),
+		T(a_backup_goes_where_the_asker_may_write),
 		T(import_adds_the_good_and_reports_the_bad),
 		T(token_is_shown_once_and_kept_as_its_hash),
 		T(membership_begins_and_ends_with_a_message),

@@ -213,6 +213,26 @@ static void a_torn_sessions_file_costs_its_end_only(void **state)
 	open_as(&d, "bob", "bob:pc", 4, false);
 }
 
+static void a_sessions_file_of_a_newer_release_stops_the_start(void **state)
+{
+	struct im_err err = {""};
+	char path[100];
+	FILE *f;
+
+	(void)state;
+	session_table_destroy(T);
+	T = NULL;
+	snprintf(path, sizeof(path), "%s/sessions", fake.dir);
+	f = fopen(path, "r+b");
+	assert_non_null(f);
+	fputs("IMSESS2", f);
+	fclose(f);
+	assert_int_equal(session_table_create(fake.dir, 8, &T, &err), IM_BAD_INPUT);
+	assert_non_null(strstr(err.text, "newer release"));
+	assert_int_equal(unlink(path), 0);
+	assert_int_equal(session_table_create(fake.dir, 8, &T, NULL), IM_OK);
+}
+
 static void the_sessions_file_does_not_grow_for_ever(void **state)
 {
 	char path[100];
@@ -388,6 +408,7 @@ int main(void)
 		TEST(an_address_used_again_is_a_new_connection),
 		TEST(filters_of_stored_sessions_survive_a_restart),
 		TEST(a_torn_sessions_file_costs_its_end_only),
+		TEST(a_sessions_file_of_a_newer_release_stops_the_start),
 		TEST(the_sessions_file_does_not_grow_for_ever),
 		TEST(foreign_clients_hold_their_id_from_the_next_tick_on),
 		TEST(kicks_wait_for_the_tick_and_happen_once),

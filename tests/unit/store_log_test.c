@@ -6,6 +6,7 @@
 #include <cmocka.h>
 
 #include "base/log.h"
+#include "base/record.h"
 #include "store_log.h"
 
 #include <errno.h>
@@ -123,6 +124,37 @@ static void write_records(struct fixture *f, unsigned n)
 	}
 	im_buf_finish(&b);
 	store_log_flush(f->log);
+}
+
+/* The header of a segment, made anew around another magic. */
+static void write_newer_header(const char *path, uint64_t number)
+{
+	uint8_t header[LOG_HEADER];
+	int fd = open(path, O_RDWR);
+
+	assert_int_equal(pread(fd, header, sizeof(header), 0), (ssize_t)sizeof(header));
+	assert_int_equal(memcmp(header + IM_RECORD_HEADER, "imlog 1", 8), 0);
+	header[IM_RECORD_HEADER + 6] = '2';
+	im_record_header(number, 0, header + IM_RECORD_HEADER, sizeof(header) - IM_RECORD_HEADER, header);
+	assert_int_equal(pwrite(fd, header, sizeof(header), 0), (ssize_t)sizeof(header));
+	close(fd);
+}
+
+static void a_log_of_a_newer_release_stops_the_opening_and_stays(void **state)
+{
+	struct fixture *f = *state;
+	struct im_err err = { "" };
+	char path[128];
+
+	clear(f);
+	open_log(f, NULL);
+	write_records(f, 3);
+	snprintf(path, sizeof(path), "%s/%020llu.log", f->dir, (unsigned long long)(store_log_start(f->log) >> 32));
+	write_newer_header(path, store_log_start(f->log) >> 32);
+	close_log(f);
+	assert_int_equal(try_open(f, NULL, &err), IM_BAD_INPUT);
+	assert_non_null(strstr(err.text, "newer release"));
+	assert_int_equal(access(path, F_OK), 0); /* it was taken for a torn one, and removed */
 }
 
 /* How many of the decided appends are IM_OK; *last: the position after them. */
@@ -369,6 +401,7 @@ int main(void)
 		LOG_TEST(a_flipped_bit_ends_the_log_there),
 		LOG_TEST(a_hole_between_segments_is_noticed),
 		LOG_TEST(another_stores_log_is_refused),
+		LOG_TEST(a_log_of_a_newer_release_stops_the_opening_and_stays),
 		LOG_TEST(nothing_is_acknowledged_after_an_error),
 	};
 
