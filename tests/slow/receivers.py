@@ -137,7 +137,7 @@ class Receiver:
             self.ack(1)
         pinged = time.monotonic()
         while not self.firsts or self.firsts[-1][1] != last:
-            if self.kind == "no_ack":
+            if self.kind in ("no_ack", "away"):
                 self.ack(100)
             try:
                 self.note(*self.raw.message(min(1, max(0.001, deadline - time.monotonic()))))
