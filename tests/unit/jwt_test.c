@@ -586,6 +586,14 @@ static void signatures_of_other_lengths_and_forms_are_refused(void **state)
 		}
 		assert_int_equal(check(all, &plain, with_signature(mint_algs[i], signature, len)), JWT_BAD_SIGNATURE); /* of another text */
 	}
+	for (int i = 0; i < MINT_ALGS; i++) { /* a right one with something behind it */
+		char *token = mint_plain(mint_algs[i], CLAIMS);
+		size_t text = (size_t)(strrchr(token, '.') - token), len = mint_sign(mint_algs[i], token, text, signature);
+
+		signature[len] = 0;
+		sprintf(token + text + 1, "%s", mint_base64(signature, len + 1));
+		assert_int_equal(check(all, &plain, token), JWT_BAD_SIGNATURE);
+	}
 	/* R, S = 1, and the ASN.1 form that OpenSSL itself would take */
 	zero[31] = zero[63] = 1;
 	assert_int_equal(check(all, &plain, with_signature("ES256", zero, 64)), JWT_BAD_SIGNATURE);
