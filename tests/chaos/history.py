@@ -144,11 +144,11 @@ class History:
 
     def _recv(self, line):
         self.deliveries[line["p"]].append(Delivery(sys.intern(line["conv"]), line["seq"], sys.intern(line["msgid"]),
-                                                   line["id"] and sys.intern(line["id"]), line["h"]))
+                                                   line["id"] and sys.intern(line["id"]), sys.intern(line["h"])))
 
     def _row(self, line):
         self.rows.append(Row(sys.intern(line["conv"]), line["seq"], line["prev"], sys.intern(line["msgid"]),
-                             line["id"] and sys.intern(line["id"]), line["from"], line["h"], line["len"], line.get("sys")))
+                             line["id"] and sys.intern(line["id"]), line["from"], sys.intern(line["h"]), line["len"], line.get("sys")))
 
     def _rec(self, line):
         self.records.append((line["kind"], line["id"], line["conv"]))
