@@ -51,13 +51,15 @@ class Index:
 
 
 def missing(h, x):
-    """(Pub, moment of the power cut that may have taken it or None) of what is acknowledged and not stored."""
-    cuts = sorted(t for t, kind, _, _ in h.faults if kind == "power")
+    """(Pub, moment of the power cut that may have taken it or None) of what is acknowledged and not stored.
+
+    The line of a cut is written when everything is dead and before anything starts again: an acknowledgement read before it
+    was sent before the cut, though it may have been read a little after (`at`)."""
+    cuts = sorted((t, line.get("at", t)) for t, kind, _, line in h.faults if kind == "power")
     for p in h.pubs.values():
         if p.acked() and not p.deny and p.id not in x.by_id:
-            at = bisect.bisect_left(cuts, p.done)
-            cut = cuts[at] if at < len(cuts) and cuts[at] - p.done <= POWER_REACH_NS else None
-            yield p, cut
+            i = bisect.bisect_left(cuts, (p.done, 0))
+            yield p, cuts[i][1] if i < len(cuts) and cuts[i][0] - p.done <= POWER_REACH_NS else None
 
 
 def c1_loss(h, x):
@@ -259,9 +261,10 @@ def c14_liveness(h, x):
 
 def c15_power(h, x):
     """`disk`: a power cut takes nothing acknowledged. `process`: only what was acknowledged within the window before it."""
-    window = h.power_window_ns if h.durability == "process" else 0
+    def excused(p, cut):
+        return h.durability == "process" and cut - p.done <= h.power_window_ns and p.id not in x.acked_events
     return [("LOST-POWER", f"{p.id} was acknowledged {(cut - p.done) / 1e6:.1f} ms before a power cut and is not stored")
-            for p, cut in missing(h, x) if cut is not None and (cut - p.done > window or p.id in x.acked_events)]
+            for p, cut in missing(h, x) if cut is not None and not excused(p, cut)]
 
 
 RULES = (c1_loss, c2_content, c3_false_ack, c4_duplicates, c5_sequence, c6_sender_order, c7_real_time, c8_delivered, c9_delivery_order,

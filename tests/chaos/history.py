@@ -176,7 +176,7 @@ class History:
     _leave = _join
 
     def _fault(self, line):
-        self.faults.append((line.get("at", line["t"]), line["kind"], line.get("target"), line))  # at: of a power cut
+        self.faults.append((line["t"], line["kind"], line.get("target"), line))
 
     def _crash(self, line):
         self.crashes.append(line)

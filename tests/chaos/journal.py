@@ -93,12 +93,12 @@ class Keeper(threading.Thread):
         while not self.stopping.wait(0.1):
             self._look()
 
-    def finish(self, whole):
-        """Once the plugin has ended. Not whole: what a power cut took from it may be stored all the same."""
+    def finish(self):
+        """Once the plugin has ended."""
         self.stopping.set()
         self.join()
         self._look()
-        self.log.line("info", "journal", whole=whole)
+        self.log.line("info", "journal", whole=True)
 
     def _look(self):
         for path in self.folder.glob("*.seg"):

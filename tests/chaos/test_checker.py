@@ -192,6 +192,8 @@ ALLOWED = {
     "a true repeat": lambda h: h.deliveries["bob:r"].append(h.deliveries["bob:r"][0]),
     "an ack of a message without id": lambda h: h.acks.append((None, "g/x", 2, "m-g/x-2", False)),
     "process: acknowledged within the window": lambda h: lost_in_power(h, 5),
+    "process: acknowledged, and read a moment after the cut": lambda h: (lost_in_power(h, -5), h.faults.append((h.pubs["ann-1"].done + 9 * MS, "power", "all",
+                                                                                                               {"at": h.pubs["ann-1"].done - 5 * MS}))),
     "a journal of which a part is left": lambda h: (h.records.pop(), setattr(h, "journal_whole", False)),
 }
 
