@@ -178,6 +178,11 @@ static bool set_up(struct store_db *db, bool writer)
 			   run_text(db, WAL_KEPT) && sqlite3_wal_autocheckpoint(db->handle, 0) == SQLITE_OK);
 }
 
+bool store_db_sync_commits(struct store_db *db, bool on)
+{
+	return run_text(db, on ? "PRAGMA synchronous=FULL" : "PRAGMA synchronous=NORMAL");
+}
+
 enum im_status store_db_open(const char *path, bool writer, struct store_db **out, struct im_err *err)
 {
 	int flags = SQLITE_OPEN_NOMUTEX | (writer ? SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE : SQLITE_OPEN_READONLY);

@@ -335,12 +335,14 @@ enum im_status segment_replay(const struct log_options *o, uint64_t number, bool
 	if (is_newer(data, len, number)) {
 		st = im_fail(err, IM_BAD_INPUT, "%s was written by a newer release: run that release, or restore a backup", path);
 	} else if (!segment_header_decode(data, len, number, &h)) {
-		/* The newest one without a header: killed before its first sync, so nothing in it was ever promised. */
+		/*
+		 * It ended before its first sync, so nothing in it was promised. A newer one may follow nevertheless: written
+		 * after a restart that still found the header, before a power cut took it. Whether more is missing
+		 * than that, the newer one's `valid` tells.
+		 */
 		if (last) {
 			(void)unlink(path); /* made anew under the same number */
 			st = IM_NOT_FOUND;
-		} else {
-			st = im_fail(err, IM_FAILED, "%s is damaged: it has no valid header, but a newer segment follows", path);
 		}
 	} else if (strcmp(h.store, o->epoch) != 0) {
 		st = im_fail(err, IM_FAILED, "%s belongs to another store (%s, not %s)", path, h.store, o->epoch);

@@ -202,9 +202,26 @@ static void sqlite_append(struct store *s, const struct store_entry *entries, si
 
 /* ---- opening: the folder */
 
+/* A folder whose entry a power cut takes would take with it what was synced into it. */
+static bool sync_parent(const char *path)
+{
+	char *parent = strdup(path), *slash = parent ? strrchr(parent, '/') : NULL;
+	bool ok;
+	int fd;
+
+	if (slash)
+		slash[slash == parent] = '\0';
+	fd = parent ? open(slash ? parent : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+	ok = fd >= 0 && fsync(fd) == 0;
+	if (fd >= 0)
+		close(fd);
+	free(parent);
+	return ok;
+}
+
 static enum im_status make_dir(const char *path, struct im_err *err)
 {
-	if (mkdir(path, 0700) == 0 || errno == EEXIST)
+	if ((mkdir(path, 0700) == 0 || errno == EEXIST) && sync_parent(path)) /* also one that a killed process made */
 		return IM_OK;
 	return im_fail(err, IM_FAILED, "cannot make the store's folder %s: %s", path, strerror(errno));
 }
@@ -327,12 +344,19 @@ static enum im_status replay(void *arg, const uint8_t *body, size_t len, uint64_
 	return ss->replayed.n >= REPLAY_BATCH ? apply_replayed(ss, end, err) : IM_OK;
 }
 
+/*
+ * What a killed process wrote and had not synced is found here and counts from now on, so it must be durable before
+ * anything is built on it. Syncing the old segment would not do: if that failed before, it succeeds now and has
+ * written nothing. The rows do it: they are written anew, with synced commits.
+ */
 static enum im_status open_log(struct sqlite_store *ss, const struct im_settings *settings, struct im_err *err)
 {
 	struct log_options o = { .dir = ss->log_dir, .epoch = ss->start.epoch, .segment_bytes = settings->segment_bytes,
 				 .after = store_index_applied(ss->index), .replay = replay, .wake = wake_loop, .arg = ss };
 	enum im_status st;
 
+	if (!store_db_sync_commits(store_index_db(ss->index), true))
+		return store_db_fail(store_index_db(ss->index), err, "set up");
 	if (o.segment_bytes < SEGMENT_LEAST)
 		o.segment_bytes = SEGMENT_LEAST;
 	if (o.segment_bytes > SEGMENT_MOST)
@@ -341,6 +365,8 @@ static enum im_status open_log(struct sqlite_store *ss, const struct im_settings
 	drop_part(ss);
 	if (st == IM_OK)
 		st = apply_replayed(ss, store_log_start(ss->log), err);
+	if (st == IM_OK && !store_db_sync_commits(store_index_db(ss->index), false))
+		st = store_db_fail(store_index_db(ss->index), err, "set up");
 	if (st != IM_OK)
 		return st;
 	st = store_index_checkpoint(ss->index, err);

@@ -319,6 +319,29 @@ static void a_hole_between_segments_is_noticed(void **state)
 	assert_non_null(strstr(err.text, "hole"));
 }
 
+/* Begun, killed before its first sync, found by the next opening, and taken by a power cut after that. */
+static void a_segment_whose_header_a_power_cut_took_is_passed_over(void **state)
+{
+	static const uint8_t zeros[LOG_HEADER];
+	struct fixture *f = *state;
+	char path[128];
+	int fd;
+
+	(void)write_ten(f);
+	open_log(f, NULL); /* segment 2: nothing but a header */
+	close_log(f);
+	open_log(f, NULL);
+	write_records(f, 10);
+	close_log(f);
+	snprintf(path, sizeof(path), "%s/%020d.log", f->dir, 2);
+	fd = open(path, O_RDWR);
+	assert_true(fd >= 0);
+	assert_int_equal(pwrite(fd, zeros, sizeof(zeros), 0), sizeof(zeros));
+	close(fd);
+	open_log(f, NULL);
+	assert_int_equal(f->replayed, f->next);
+}
+
 static void another_stores_log_is_refused(void **state)
 {
 	struct fixture *f = *state;
@@ -400,6 +423,7 @@ int main(void)
 		LOG_TEST(a_torn_tail_ends_the_log_and_a_new_segment_goes_on),
 		LOG_TEST(a_flipped_bit_ends_the_log_there),
 		LOG_TEST(a_hole_between_segments_is_noticed),
+		LOG_TEST(a_segment_whose_header_a_power_cut_took_is_passed_over),
 		LOG_TEST(another_stores_log_is_refused),
 		LOG_TEST(a_log_of_a_newer_release_stops_the_opening_and_stays),
 		LOG_TEST(nothing_is_acknowledged_after_an_error),
