@@ -232,15 +232,20 @@ enum im_status segment_reuse(const struct journal_fs *fs, const char *dir, struc
 
 	segment_path(dir, s->epoch, s->index, from, sizeof(from));
 	segment_path(dir, epoch, index, to, sizeof(to));
+	/* Its name first: a header of another place in a file of the old name would end the epoch there, with all behind it. */
 	if (fs->rename(from, to) != 0)
 		return IM_FAILED;
+	if (segment_sync_dir(fs, dir) != 0) {
+		(void)fs->rename(to, from); /* the caller removes it under the name it knows */
+		return IM_FAILED;
+	}
 	s->next = NULL;
 	s->epoch = epoch;
 	s->index = index;
 	s->start = s->end = s->confirmed = 0;
 	s->gone = false;
 	s->reused = true;
-	if (write_header(fs, s, STATE_PREPARED, NULL) != 0 || segment_sync(fs, s->fd) != 0 || segment_sync_dir(fs, dir) != 0)
+	if (write_header(fs, s, STATE_PREPARED, NULL) != 0 || segment_sync(fs, s->fd) != 0)
 		return IM_FAILED;
 	return IM_OK;
 }
