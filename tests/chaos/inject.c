@@ -20,6 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -205,6 +206,11 @@ EXPORT ssize_t pwrite64(int fd, const void *data, size_t len, off_t at)
 	return pwrite(fd, data, len, at);
 }
 
+EXPORT ssize_t write(int fd, const void *data, size_t len)
+{
+	return ours && undo_path(fd) ? write_watched(fd, data, len, -1) : syscall(SYS_write, fd, data, len);
+}
+
 /* The broker writes each packet with one call. */
 static void before_packet(uint8_t first)
 {
@@ -224,15 +230,13 @@ static void after_packet(uint8_t first)
 		IM_KILLPOINT("broker.after_pubrec");
 }
 
-EXPORT ssize_t write(int fd, const void *data, size_t len)
+EXPORT ssize_t send(int socket, const void *data, size_t len, int flags)
 {
 	uint8_t first = broker && len > 0 ? *(const uint8_t *)data : 0;
 	ssize_t n;
 
-	if (ours && undo_path(fd))
-		return write_watched(fd, data, len, -1);
 	before_packet(first);
-	n = syscall(SYS_write, fd, data, len);
+	n = syscall(SYS_sendto, socket, data, len, flags, NULL, 0);
 	after_packet(first);
 	return n;
 }

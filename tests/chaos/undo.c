@@ -238,6 +238,15 @@ void undo_rename(const char *from, const char *to)
 
 	(void)snprintf(line, sizeof(line), "R %s\t%s\t%s\n", base(from), base(to), keep(to, kept));
 	dir_line(to, line);
+	for (int fd = 0; fd < FDS; fd++) {
+		struct watched *w = watched[fd];
+
+		if (!w || strcmp(w->path, from) != 0)
+			continue;
+		free(w->path);
+		w->path = strdup(to); /* rules look at it */
+		must(w->path, "remember a file");
+	}
 }
 
 void undo_unlink(const char *path)
