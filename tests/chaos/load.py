@@ -2,6 +2,7 @@
 scripts/chaos; two groups and pairs, all with message ids, and what must hold when everything is quiet again."""
 import collections
 import contextlib
+import os
 import pathlib
 import shutil
 import sys
@@ -12,7 +13,24 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "support")]
 import chaos  # noqa: E402
 import checker  # noqa: E402
 from history import History, Writer, canonical  # noqa: E402
+from client import Client  # noqa: E402
 from world import Crowd  # noqa: E402
+
+
+class Flood:
+    """Fills the journal's segments, beside the chat that is checked: large messages to somebody who is not there."""
+
+    def __init__(self, instance):
+        self.instance = instance
+        self.token = instance.add_users(["flood", "sink"])["flood"]
+
+    def send(self, megabytes):
+        try:
+            with Client(self.instance, "flood", "pc", password=self.token) as c:
+                for _ in range(megabytes * 16):
+                    c.publish("im/v1/to/u/sink", os.urandom(48 << 10), qos=1)
+        except Exception:
+            pass  # the broker ended meanwhile, as it was to
 
 
 class Load:

@@ -17,12 +17,13 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 
 sys.path[:0] = [str(pathlib.Path(__file__).resolve().parent)]
 from faults import OPEN, SYNC, WRITE, Faults  # noqa: E402
 import checker  # noqa: E402
-from load import Load  # noqa: E402
+from load import Flood, Load  # noqa: E402
 from instance import BUILD, Instance  # noqa: E402
 
 PARTS = ("mosquitto", "im-seqgen", "im-offline")
@@ -57,9 +58,11 @@ def excused(load, found, cuts, durability):
     return remain, sorted(ages)
 
 
-def cycle(instance, faults, load, rng, number):
+def cycle(instance, faults, load, flood, rng, number):
     load.await_acks(20)
-    time.sleep(rng.uniform(0, 0.5))
+    if number % 4 == 0:    # segments change while it happens
+        threading.Thread(target=flood.send, args=(20,), daemon=True).start()
+    time.sleep(rng.uniform(0, 0.5) if number % 4 else rng.uniform(0, 2.5))
     if number % 4 == 1:    # else the message log syncs what the journal has not
         instance.kill("im-offline", signal.SIGSTOP)
         time.sleep(rng.uniform(0.05, 0.5))
@@ -93,11 +96,11 @@ def main():
     instance = Instance(keep_dir=folder, env=faults.environment(), options=["--backoff-max", "200"],
                         conf=[f"plugin_opt_im_durability {a.durability}", "plugin_opt_im_segment_bytes 8m"])
     instance.start(timeout=120)
-    load = Load(instance, rng)
+    load, flood = Load(instance, rng), Flood(instance)
     load.start()
     cuts, taken, shown = [], collections.Counter(), time.monotonic()
     for number in range(a.cycles):
-        when, lost = cycle(instance, faults, load, rng, number)
+        when, lost = cycle(instance, faults, load, flood, rng, number)
         cuts.append(when)
         taken.update(lost)
         if time.monotonic() - shown > 10:

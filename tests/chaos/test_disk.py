@@ -15,8 +15,13 @@ import pytest
 
 sys.path[:0] = [str(pathlib.Path(__file__).resolve().parent)]
 from faults import OPEN, RENAME, SYNC, WRITE, Faults  # noqa: E402
-from load import Load, until  # noqa: E402
+import chaos  # noqa: E402
+from load import Load  # noqa: E402
 from instance import BUILD, Instance  # noqa: E402
+
+
+def until(what, deadline_s, condition):
+    return chaos.wait(deadline_s, condition, 0.02) is not None
 
 
 class World:
@@ -47,6 +52,7 @@ class World:
     def stop(self, found):
         self.load.stop()
         self.instance.stop()
+        self.load.remove()
         if not found:
             shutil.rmtree(self.instance.dir, ignore_errors=True)
             self.faults.remove()
@@ -60,7 +66,7 @@ def world():
     figures = w.load.figures(found)
     w.stop(found)
     if found:
-        pytest.fail(f"{figures}, kept in {w.instance.dir}\n" + "\n".join(f"{v}: {s}" for v, s in found[:20]), pytrace=False)
+        pytest.fail(f"{figures}, kept in {w.instance.dir}\n" + "\n".join(f"{f[0]}: {f[1]}" for f in found[:20]), pytrace=False)
 
 
 @pytest.mark.parametrize("call,error,count", [(WRITE, errno.EIO, 2), (SYNC, errno.EIO, 1), (WRITE, errno.ENOSPC, 2), (WRITE, errno.EDQUOT, 2)])
