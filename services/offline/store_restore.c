@@ -172,10 +172,12 @@ static bool columns_fit(const struct store_restore *r, const char *table, const 
 
 static bool note_table(const struct store_restore *r, const char *table)
 {
-	char sql[SQL_MAX];
+	sqlite3_stmt *s = NULL;
+	bool ok = sqlite3_prepare_v2(r->db, "INSERT INTO came VALUES(?1)", -1, &s, NULL) == SQLITE_OK;
 
-	(void)snprintf(sql, sizeof(sql), "INSERT INTO came VALUES('%s')", table);
-	return run(r, sql);
+	ok = ok && sqlite3_bind_text(s, 1, table, -1, SQLITE_STATIC) == SQLITE_OK && sqlite3_step(s) == SQLITE_DONE;
+	(void)sqlite3_finalize(s); /* ok has said it */
+	return ok;
 }
 
 enum im_status store_restore_part(struct store_restore *r, const char *table, const char *const *columns, size_t n, struct im_err *err)
