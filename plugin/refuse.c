@@ -17,7 +17,8 @@
 #define OWED_LOOK 16u
 
 struct owed {
-	char *client_id, *topic, *id;
+	char *user, *client_id, *topic, *id;
+	int64_t since_ms; /* monotonic */
 	struct im_refusal why;
 	struct owed *prev, *next;
 };
@@ -50,6 +51,7 @@ static void owed_free(struct refusals *r, struct owed *o)
 		r->look = o->next;
 	DL_DELETE(r->owed, o);
 	r->n--;
+	free(o->user);
 	free(o->client_id);
 	free(o->topic);
 	free(o->id);
@@ -131,7 +133,7 @@ static void make_room(struct refusals *r, const char *client_id)
 		owed_free(r, r->owed);
 }
 
-void refuse_owe(struct refusals *r, const char *client_id, const struct im_refusal *why, const char *topic, const char *id)
+void refuse_owe(struct refusals *r, const char *user, const char *client_id, const struct im_refusal *why, const char *topic, const char *id)
 {
 	struct owed *o = calloc(1, sizeof(*o));
 	char shown[REFUSE_TOPIC_MAX + 1];
@@ -141,12 +143,14 @@ void refuse_owe(struct refusals *r, const char *client_id, const struct im_refus
 	make_room(r, client_id);
 	refuse_topic(topic ? topic : "", shown);
 	o->why = *why;
+	o->since_ms = im_clock_mono_ms();
+	o->user = strdup(user);
 	o->client_id = strdup(client_id);
 	o->topic = strdup(shown);
 	o->id = strdup(id ? id : "");
 	DL_APPEND(r->owed, o);
 	r->n++;
-	if (!o->client_id || !o->topic || !o->id)
+	if (!o->user || !o->client_id || !o->topic || !o->id)
 		owed_free(r, o);
 }
 
@@ -159,6 +163,11 @@ void refuse_tick(struct refusals *r, const struct im_settings *settings, struct 
 		struct session *s = session_by_client_id(sessions, o->client_id);
 
 		r->look = o->next;
+		/* An id without a device name may be somebody else's by now: what was refused is none of their business. */
+		if (im_clock_mono_ms() - o->since_ms > REFUSE_OWED_MS || (s && strcmp(s->user, o->user) != 0)) {
+			owed_free(r, o);
+			continue;
+		}
 		if (!s || s->kicked || (s->n_filters == 0 && im_clock_mono_ms() - s->opened_ms < OWED_WAIT_MS))
 			continue;
 		send_now(settings, s, &o->why, o->topic, o->id);

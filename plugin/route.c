@@ -159,7 +159,7 @@ static enum route_verdict refuse_journal(struct publish *b, enum im_status st, c
 		return refuse_send(&p->settings, p->sessions, b->s, &why, topic, id) ? ROUTE_DENY : ROUTE_CLOSE;
 	if (b->m->qos == 0)
 		return refuse_send(&p->settings, p->sessions, b->s, &why, topic, id) ? ROUTE_SWALLOW : ROUTE_CLOSE;
-	refuse_owe(p->refusals, b->s->client_id, &why, topic, id);
+	refuse_owe(p->refusals, b->s->user, b->s->client_id, &why, topic, id);
 	return ROUTE_CLOSE;
 }
 
@@ -413,7 +413,7 @@ void route_will(struct plugin *p, const struct session_gone *g, const struct acl
 	if (!u || u->disabled)
 		return;
 	if (!will_allowed(&b, &why)) {
-		refuse_owe(p->refusals, g->client_id, &why, ev->topic, b.rec.id);
+		refuse_owe(p->refusals, g->user, g->client_id, &why, ev->topic, b.rec.id);
 	} else {
 		st = append(&b);
 		if (st != IM_OK)

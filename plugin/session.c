@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "session_expiry.h"
 #include "session_kept.h"
+#include "session_other.h"
 
 #include <stddef.h>
 #include <stdlib.h>
@@ -46,6 +47,7 @@ struct gone {
 struct session_table {
 	struct entry *by_context, *by_id, *by_handle;
 	struct kept_table *kept;
+	struct others *others;
 	struct gone *gone;
 	uint64_t next_handle;
 	uint64_t tick;
@@ -54,6 +56,9 @@ struct session_table {
 	struct entry *unsettled; /* foreign ones of this turn */
 	struct expiry expiry;
 };
+
+/* The expiry of an MQTT 5 session of others is invisible: its id is theirs for so long after they left. */
+#define OTHERS_CLAIM_MS (24 * 3600 * 1000LL)
 
 /* ---- gone ---- */
 
@@ -115,6 +120,11 @@ enum im_status session_table_create(const char *dir, uint64_t epoch, struct sess
 	if (!t)
 		return im_fail(err, IM_FAILED, "out of memory");
 	t->next_handle = (epoch << 32) + 1;
+	t->others = others_create();
+	if (!t->others) {
+		session_table_destroy(t);
+		return im_fail(err, IM_FAILED, "out of memory");
+	}
 	st = kept_open(dir, &t->kept, err);
 	if (st != IM_OK) {
 		session_table_destroy(t);
@@ -122,6 +132,22 @@ enum im_status session_table_create(const char *dir, uint64_t epoch, struct sess
 	}
 	*out = t;
 	return IM_OK;
+}
+
+static bool is_kept(void *arg, const char *client_id)
+{
+	return kept_find(((struct session_table *)arg)->kept, client_id) != NULL;
+}
+
+void session_table_read_others(struct session_table *t, const char *broker_file)
+{
+	long n = others_read(t->others, broker_file, im_clock_wall_ms(), is_kept, t);
+
+	if (n < 0)
+		im_log(IM_LOG_WARNING, "evt=others_file file=%s note=\"cannot be read to its end: stored sessions of other users, "
+		       "from before this start, are not protected\"", broker_file);
+	else if (n > 0)
+		im_log(IM_LOG_INFO, "evt=others_file file=%s sessions=%ld", broker_file, n);
 }
 
 static struct entry *entry_of(struct session *s)
@@ -154,6 +180,7 @@ void session_table_destroy(struct session_table *t)
 	while (t->gone)
 		gone_remove(t, t->gone);
 	kept_close(t->kept);
+	others_destroy(t->others);
 	free(t);
 }
 
@@ -203,11 +230,14 @@ enum session_claim session_claim(struct session_table *t, const char *client_id,
 
 	if (e)
 		return strcmp(e->s.user, user) == 0 ? SESSION_OWN : SESSION_OF_OTHER;
-	if (!k)
-		return SESSION_FREE;
-	if (strcmp(k->user, user) == 0)
+	DL_FOREACH(t->unsettled, e) /* let in during this turn */
+		if (strcmp(e->s.client_id, client_id) == 0 && strcmp(e->s.user, user) != 0)
+			return SESSION_OF_OTHER;
+	if (k && strcmp(k->user, user) == 0)
 		return SESSION_OWN;
-	return kept_claims(k) ? SESSION_OF_OTHER : SESSION_FREE;
+	if (k && kept_claims(k))
+		return SESSION_OF_OTHER;
+	return others_claim(t->others, client_id, user, im_clock_wall_ms()) ? SESSION_OF_OTHER : SESSION_FREE;
 }
 
 bool session_holds_id(struct session_table *t, const char *client_id)
@@ -344,6 +374,7 @@ struct session *session_open(struct session_table *t, const struct mosquitto *co
 	e->s.handle = t->next_handle++;
 	entry_enter(t, e);
 	HASH_ADD(hh_handle, t->by_handle, s.handle, sizeof(e->s.handle), e);
+	others_forget(t->others, c->id);
 	if (!service) {
 		t->ours++;
 		open_stored(t, e);
@@ -403,6 +434,8 @@ struct session *session_close(struct session_table *t, const struct mosquitto *c
 	if (e->foreign) {
 		if (!e->settled)
 			DL_DELETE(t->unsettled, e);
+		else if (*owner && e->s.protocol == 5) /* counted from its end */
+			others_keep(t->others, e->s.client_id, e->s.user, im_clock_wall_ms() + OTHERS_CLAIM_MS);
 		session_free(&e->s);
 		*owner = false;
 		return NULL;
@@ -568,6 +601,19 @@ static void kick_all(struct session_table *t)
 		broker_wake(); /* an idle broker would sleep before its next turn */
 }
 
+/* What the broker keeps when this foreign connection ends. */
+static void keep_other(struct session_table *t, const struct entry *e)
+{
+	const struct session *s = &e->s;
+
+	if (s->protocol == 5)
+		others_keep(t->others, s->client_id, s->user, im_clock_wall_ms() + OTHERS_CLAIM_MS);
+	else if (s->clean)
+		others_forget(t->others, s->client_id);
+	else
+		others_keep(t->others, s->client_id, s->user, INT64_MAX);
+}
+
 /* Foreign clients that survived their login hold their client id from now on. */
 static void settle(struct session_table *t)
 {
@@ -580,6 +626,7 @@ static void settle(struct session_table *t)
 		if (old)
 			HASH_DELETE(hh_id, t->by_id, old);
 		HASH_ADD_KEYPTR(hh_id, t->by_id, e->s.client_id, strlen(e->s.client_id), e);
+		keep_other(t, e);
 	}
 }
 

@@ -54,6 +54,8 @@ void session_each(struct session_table *t, session_fn *fn, void *arg); /* not se
 /* dir: where `sessions` is kept. epoch: the journal's at start; handles are (epoch << 32) + counter. */
 enum im_status session_table_create(const char *dir, uint64_t epoch, struct session_table **out, struct im_err *err);
 void session_table_destroy(struct session_table *t);
+/* At start: sessions that the broker has restored from its file for users who are not ours. */
+void session_table_read_others(struct session_table *t, const char *broker_file);
 
 /* Whose a client id is: in use, or with a stored session. */
 enum session_claim { SESSION_FREE, SESSION_OWN, SESSION_OF_OTHER };

@@ -177,6 +177,8 @@ static enum im_status start_parts(struct plugin *p, struct im_err *err)
 	st = journal_open(&p->settings, &p->journal, err);
 	if (st == IM_OK)
 		st = session_table_create(p->settings.dir, journal_epoch(p->journal), &p->sessions, err);
+	if (st == IM_OK && p->settings.sessions_file[0])
+		session_table_read_others(p->sessions, p->settings.sessions_file);
 	if (st == IM_OK)
 		st = link_create(&p->settings, p->journal, p->sessions, p->roster, &p->link, err);
 	if (st != IM_OK)

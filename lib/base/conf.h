@@ -70,6 +70,7 @@ struct im_settings {
 
 	/* What the broker's own settings say that we must know. */
 	bool has_acl_file, has_password_file, allow_anonymous, other_auth_plugins;
+	char sessions_file[512]; /* where mosquitto keeps sessions over a restart; empty = nowhere */
 	char *plain_topics_note; /* reserved */
 };
 

@@ -223,6 +223,12 @@ void conf_broker_line(struct conf_broker *b, struct conf_report *report, const s
 		b->has_password_file = true;
 	else if (strcmp(line->key, "allow_anonymous") == 0)
 		b->anonymous = bool_value(line->value) == 1 ? CONF_ANONYMOUS_YES : CONF_ANONYMOUS_NO;
+	else if (strcmp(line->key, "persistence") == 0)
+		b->persistence = bool_value(line->value) == 1;
+	else if (strcmp(line->key, "persistence_location") == 0)
+		(void)snprintf(b->location, sizeof(b->location), "%s", line->value); /* cut: then there is no such file */
+	else if (strcmp(line->key, "persistence_file") == 0)
+		(void)snprintf(b->persistence_file, sizeof(b->persistence_file), "%s", line->value);
 	else if (!is_broker_key(line->key))
 		on_unknown(report, line);
 }
@@ -268,4 +274,8 @@ void conf_broker_finish(struct conf_broker *b, struct conf_report *report, struc
 	s->has_acl_file = b->has_acl_file;
 	s->has_password_file = b->has_password_file;
 	s->allow_anonymous = b->anonymous == CONF_ANONYMOUS_YES || (b->anonymous == CONF_ANONYMOUS_UNSET && !b->has_listener);
+	s->sessions_file[0] = '\0';
+	if (b->persistence && b->location[0])
+		(void)snprintf(s->sessions_file, sizeof(s->sessions_file), "%s/%s", b->location, /* always fits */
+			       b->persistence_file[0] ? b->persistence_file : "mosquitto.db");
 }

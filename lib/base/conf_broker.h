@@ -28,6 +28,8 @@ struct conf_broker {
 	bool has_acl_file, has_password_file;
 	bool has_listener;        /* without any, mosquitto serves this host only, and by default anonymous clients too */
 	enum { CONF_ANONYMOUS_UNSET, CONF_ANONYMOUS_NO, CONF_ANONYMOUS_YES } anonymous;
+	bool persistence;
+	char location[256], persistence_file[128];
 };
 
 void conf_broker_init(struct conf_broker *b);

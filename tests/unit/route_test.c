@@ -487,9 +487,9 @@ static void what_is_owed_is_bounded_and_costs_little(void **state)
 	(void)state;
 	im_refuse(&why, IM_REFUSE_TOO_FAST, NULL);
 	for (int i = 0; i < 100; i++) /* who never come back */
-		refuse_owe(fake.p.refusals, (snprintf(id, sizeof(id), "away%d", i), id), &why, "im/v1/to/u/bob", "");
+		refuse_owe(fake.p.refusals, "alice", (snprintf(id, sizeof(id), "away%d", i), id), &why, "im/v1/to/u/bob", "");
 	for (int i = 0; i < 100; i++)
-		refuse_owe(fake.p.refusals, "alice:phone", &why, "im/v1/to/u/bob", "");
+		refuse_owe(fake.p.refusals, "alice", "alice:phone", &why, "im/v1/to/u/bob", "");
 	assert_int_equal(ask(&x, ACL_SUBSCRIBE, "im/v1/in/#"), ACL_ALLOW);
 	refuse_tick(fake.p.refusals, &fake.p.settings, fake.p.sessions);
 	assert_int_equal(fake.n_sent, 0); /* a turn looks at the first few only */

@@ -255,6 +255,24 @@ static void the_sessions_file_does_not_grow_for_ever(void **state)
 	assert_int_equal(open_as(&a, "alice", "alice:phone", 4, false)->n_filters, 1);
 }
 
+static void stored_sessions_of_others_hold_their_id(void **state)
+{
+	struct fake_context sensor;
+	bool owner;
+
+	(void)state;
+	session_open_foreign(T, fake_ctx(&sensor, "meter", "sensor2", 4, false), &sensor.c);
+	assert_int_equal(session_claim(T, "sensor2", "alice"), SESSION_OF_OTHER); /* in the same turn already */
+	session_tick(T);
+	assert_false(disconnect(&sensor, &owner));
+	assert_int_equal(session_claim(T, "sensor2", "alice"), SESSION_OF_OTHER);
+	assert_int_equal(session_claim(T, "sensor2", "meter"), SESSION_FREE);
+	session_open_foreign(T, fake_ctx(&sensor, "meter", "sensor2", 4, true), &sensor.c);
+	session_tick(T);
+	assert_false(disconnect(&sensor, &owner));
+	assert_int_equal(session_claim(T, "sensor2", "alice"), SESSION_FREE);
+}
+
 static void foreign_clients_hold_their_id_from_the_next_tick_on(void **state)
 {
 	struct fake_context sensor;
@@ -262,7 +280,7 @@ static void foreign_clients_hold_their_id_from_the_next_tick_on(void **state)
 
 	(void)state;
 	session_open_foreign(T, fake_ctx(&sensor, "meter", "sensor1", 4, true), &sensor.c);
-	assert_int_equal(session_claim(T, "sensor1", "alice"), SESSION_FREE);
+	assert_int_equal(session_claim(T, "sensor1", "alice"), SESSION_OF_OTHER);
 	session_tick(T);
 	assert_int_equal(session_claim(T, "sensor1", "alice"), SESSION_OF_OTHER);
 	assert_null(session_by_client_id(T, "sensor1"));
@@ -410,6 +428,7 @@ int main(void)
 		TEST(a_torn_sessions_file_costs_its_end_only),
 		TEST(a_sessions_file_of_a_newer_release_stops_the_start),
 		TEST(the_sessions_file_does_not_grow_for_ever),
+		TEST(stored_sessions_of_others_hold_their_id),
 		TEST(foreign_clients_hold_their_id_from_the_next_tick_on),
 		TEST(kicks_wait_for_the_tick_and_happen_once),
 		TEST(a_kick_for_one_taken_over_spares_its_successor),
