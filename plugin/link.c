@@ -23,7 +23,9 @@
 
 #define LINK_PROTOCOL 1u
 #define LINK_TOPIC "$im/in"
+#ifndef LINK_FRAMES_TURN /* tests/sim */
 #define LINK_FRAMES_TURN 4u             /* frames sent in one turn: a megabyte of slices, so that clients get their turn too */
+#endif
 #define LINK_GATHER (64u << 10)         /* bytes that do not wait for more to share their frame */
 #define LINK_GATHER_US 1000             /* ... nor does anything longer than this */
 #define LINK_SESSIONS_FRAME 256u        /* sessions described in one frame after a hello */
@@ -32,7 +34,9 @@
 #define LINK_UNHEARD (8u << 20)         /* bytes of controls and signals sent since the service was last heard: a hung one is not buried in them */
 #define LINK_OUT_QUEUE (64u << 20)      /* bytes of frames not yet expanded: catch-up stops at 8 MiB, live deliveries go on; more is a breach */
 #define LINK_EPOCHS 8u                  /* epochs with something in flight; a further one waits */
+#ifndef LINK_MARKS /* tests/sim */
 #define LINK_MARKS 4096u                /* epochs in a hello; they pile up only if the service never forgets any */
+#endif
 
 struct flight {
 	uint64_t epoch, sent, confirmed;

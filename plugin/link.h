@@ -14,8 +14,10 @@
 
 struct link;
 
+#ifndef LINK_IN_FLIGHT /* tests/sim */
 #define LINK_IN_FLIGHT (4u << 20)  /* journal bytes sent and not confirmed: a few turns of the service's sync at full speed */
 #define LINK_SLICE (256u << 10)    /* journal bytes of one frame, unless a single record is larger */
+#endif
 
 /* roster: filled from {dir}/roster at once, kept up to date from then on; changes are appended to that file. */
 enum im_status link_create(const struct im_settings *settings, struct journal *journal, struct session_table *sessions,

@@ -16,11 +16,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#ifndef PAGE_MESSAGES /* tests/sim */
 #define PAGE_MESSAGES 500u
 #define PAGE_BYTES (256u << 10)
 #define PAGES 8u                     /* reads under way, all sessions: 2 MiB of rows */
 #define KEPT_MESSAGES 256u           /* a few milliseconds of a busy user */
 #define KEPT_BYTES (1u << 20)
+#endif
 #define RETRY_MS 1000                /* after a read that failed */
 
 struct kept {

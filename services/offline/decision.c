@@ -294,3 +294,36 @@ enum im_status decision_make(struct decider *d, struct batch *b, struct item *it
 		return IM_OK;
 	}
 }
+
+/* ---- taking it back */
+
+bool decision_holds(const struct decider *d, const struct batch *b)
+{
+	for (size_t i = 0; i < b->n_outcomes; i++) {
+		const struct outcome *o = &b->outcomes[i];
+
+		if (o->kind == OUTCOME_MESSAGE && !lease_is_held(d->lease, o->message->section, o->message->section_epoch))
+			return false;
+	}
+	return true;
+}
+
+/* Backwards, so that each conversation ends where it was before the batch. */
+void decision_undo(struct decider *d, struct batch *b)
+{
+	while (b->n_outcomes > 0) {
+		struct outcome *o = &b->outcomes[--b->n_outcomes];
+		struct message *m = o->message;
+
+		d->stats.repeats -= o->kind == OUTCOME_DUP;
+		d->stats.refused -= o->kind == OUTCOME_REFUSAL && o->record->kind != IM__BUS__KIND__KIND_REFUSAL;
+		if (o->kind == OUTCOME_MESSAGE) {
+			recent_undo(&d->recent, m);
+			d->stats.stored--;
+		}
+		message_unref(m);
+		memset(o, 0, sizeof(*o));
+	}
+	b->n_entries = 0; /* what they point to is in the batch's arena or was the outcomes' */
+	b->at = 0;
+}

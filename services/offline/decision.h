@@ -20,5 +20,11 @@ bool decision_prepare(struct decider *d, struct batch *b);
 bool decision_learn(struct decider *d, const struct batch *b); /* the answer is there; false: out of memory */
 /* The next item's entries and outcome. IM_BUSY: no sequence at the moment, nothing has happened. IM_FAILED: out of memory. */
 enum im_status decision_make(struct decider *d, struct batch *b, struct item *item);
+/*
+ * Of a batch that waited half decided: false if a lease under which it was given sequences is over. The store would
+ * refuse those; decision_undo takes all of it back, for nobody has seen it, and it is decided anew.
+ */
+bool decision_holds(const struct decider *d, const struct batch *b);
+void decision_undo(struct decider *d, struct batch *b);
 
 #endif

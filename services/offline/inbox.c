@@ -23,7 +23,9 @@
 
 #define INBOX_QUEUE (32u << 20)    /* bytes of slices held: eight times what the plugin sends unconfirmed; more is a breach */
 #define INBOX_RETRY_MS 20          /* until a full store or link is asked again */
+#ifndef INBOX_MARKS /* tests/sim */
 #define INBOX_MARKS 4096u          /* journal epochs with a mark, as many as the link can say */
+#endif
 
 struct mark {
 	struct position durable;
@@ -424,6 +426,10 @@ static bool decide_first(struct inbox *in)
 {
 	struct batch *b = in->first;
 
+	if (b->at > 0 && !decision_holds(&in->decider, b)) {
+		im_log(IM_LOG_WARNING, "evt=redecided records=%zu why=\"a section was leased anew while they waited\"", b->at);
+		decision_undo(&in->decider, b);
+	}
 	while (b->at < b->n_items) {
 		enum im_status st = decision_make(&in->decider, b, &b->items[b->at]);
 

@@ -23,8 +23,10 @@
 
 #define OWNER_PREFIX "$im-offline:" /* the client id that answers come to */
 #define REPEAT_MS 1000
+#ifndef STEP_FIRST /* tests/sim */
 #define STEP_FIRST 10000u      /* what a renewal asks for: hours of a quiet conversation */
 #define STEP_MOST 1000000u     /* a lost lease skips at most this much */
+#endif
 #define STEP_FAST_MS 1000      /* renewals closer than this double the step */
 #define LOG_AGAIN_MS 60000
 
@@ -57,6 +59,8 @@ struct lease {
 	unsigned delay_ms;     /* before the next new request: not 0 after a refusal */
 	lease_fn *on_change;
 	void *on_change_arg;
+	lease_failed_fn *on_failure;
+	void *on_failure_arg;
 
 	char owner[sizeof(OWNER_PREFIX) + 32];
 	uint64_t id;           /* of the request under way, else of the last one */
@@ -202,6 +206,8 @@ static void on_persisted(void *arg, enum im_status st)
 		im_log(IM_LOG_WARNING, "evt=lease status=%s: epochs are not durable yet, trying again", im_status_name(st));
 		if (!l->scheduled)
 			im_timer_start(l->timer, REPEAT_MS, 0);
+		if (st == IM_UNCERTAIN && l->on_failure) /* without leases nothing is decided: nobody else would notice */
+			l->on_failure(l->on_failure_arg, "the store failed to write the leases");
 	}
 	free(p);
 }
@@ -382,6 +388,13 @@ void lease_each(const struct lease *l, lease_each_fn *fn, void *arg)
 		fn(arg, i, l->sections[i].epoch, l->sections[i].ceiling);
 }
 
+bool lease_is_held(const struct lease *l, uint32_t section, uint64_t epoch)
+{
+	const struct section *s = &l->sections[section % IM_SECTIONS];
+
+	return s->state == HELD && s->epoch == epoch;
+}
+
 bool lease_ready(const struct lease *l)
 {
 	return l->held == IM_SECTIONS;
@@ -391,12 +404,14 @@ bool lease_ready(const struct lease *l)
 
 static enum im_status make_owner(struct lease *l, struct im_err *err)
 {
-	uint8_t r[16];
+	uint8_t r[16 + sizeof(l->id)];
 	char *p = stpcpy(l->owner, OWNER_PREFIX);
 
 	if (getrandom(r, sizeof(r), 0) != (ssize_t)sizeof(r))
 		return im_fail(err, IM_FAILED, "no random numbers from the system");
-	for (size_t i = 0; i < sizeof(r); i++) {
+	/* An answer to the process before us may still come: it must not be the answer to our first request. */
+	memcpy(&l->id, r + 16, sizeof(l->id));
+	for (size_t i = 0; i < 16; i++) {
 		*p++ = "0123456789abcdef"[r[i] >> 4];
 		*p++ = "0123456789abcdef"[r[i] & 15];
 	}
@@ -439,6 +454,12 @@ void lease_on_change(struct lease *l, lease_fn *fn, void *arg)
 {
 	l->on_change = fn;
 	l->on_change_arg = arg;
+}
+
+void lease_on_failure(struct lease *l, lease_failed_fn *fn, void *arg)
+{
+	l->on_failure = fn;
+	l->on_failure_arg = arg;
 }
 
 void lease_bus(struct lease *l, struct im_mqtt *bus)

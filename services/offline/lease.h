@@ -14,6 +14,9 @@ struct lease;
 typedef void lease_fn(void *arg);
 enum im_status lease_create(struct im_loop *loop, struct store *store, struct lease **out, struct im_err *err);
 void lease_destroy(struct lease *l);
+/* The store can write no more (IM_UNCERTAIN): the process must end, opening again decides what is there. */
+typedef void lease_failed_fn(void *arg, const char *why);
+void lease_on_failure(struct lease *l, lease_failed_fn *fn, void *arg);
 void lease_on_change(struct lease *l, lease_fn *fn, void *arg); /* sections became usable, ceilings rose */
 /* The bus: call when it is up (asks again for what is owed), when it is down, and with each $im/seq/res/... payload. */
 void lease_bus(struct lease *l, struct im_mqtt *bus);           /* NULL: down */
@@ -25,6 +28,7 @@ void lease_answer(struct lease *l, const void *payload, size_t len);
  * Not consumed until the caller uses it: asking twice with the same `last` gives the same answer.
  */
 enum im_status lease_next(struct lease *l, uint32_t section, uint64_t last, uint64_t *seq, uint64_t *epoch);
+bool lease_is_held(const struct lease *l, uint32_t section, uint64_t epoch); /* still the same lease */
 /* What is known of every section: a ceiling of 0 is not known. */
 typedef void lease_each_fn(void *arg, uint32_t section, uint64_t epoch, uint64_t ceiling);
 void lease_each(const struct lease *l, lease_each_fn *fn, void *arg);

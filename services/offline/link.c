@@ -14,9 +14,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#ifndef LINK_FRAME /* tests/sim */
 #define LINK_FRAME (256u << 10)     /* a frame leaves when it has grown to this; one delivery may exceed it */
+#endif
 #define LINK_ANSWER_MS 5000         /* patience with a plugin that does not answer */
+#ifndef LINK_MARKS /* tests/sim */
 #define LINK_MARKS 4096             /* journal epochs of a node that can matter at once: each start of the broker makes one */
+#endif
 #define LINK_ROSTER_FRAME (128u << 10) /* bytes of roster items in one frame */
 #define LINK_PROTOCOL 1
 #define LINK_LATE_MS 1000           /* a plugin that works frames off later than this is not serving its clients */

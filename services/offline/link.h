@@ -55,7 +55,9 @@ size_t link_pending(const struct link *l);
  * 0 = never. What was given before that moment reached its client at that moment at the earliest.
  */
 int64_t link_late_ms(struct link *l);
+#ifndef LINK_WINDOW /* tests/sim */
 #define LINK_WINDOW (8u << 20) /* twice what the plugin expands in one turn of the broker's loop */
+#endif
 
 void link_kick(struct link *l, uint64_t session, const char *reason);
 /* A roster change that is durable: goes to the plugin; `done` when the plugin has it in force (IM_OK) or there is no plugin for 5 s (IM_BUSY). */

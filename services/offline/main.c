@@ -192,6 +192,7 @@ static enum im_status build(struct service *s, struct offline *o, struct im_err 
 	if (!o->after)
 		return im_fail(err, IM_FAILED, "out of memory");
 	lease_on_change(o->lease, on_lease, o);
+	lease_on_failure(o->lease, on_failure, o);
 	inbox_on_request(o->inbox, on_request, o);
 	inbox_on_durable(o->inbox, on_durable, o);
 	inbox_on_failure(o->inbox, on_failure, o);

@@ -46,7 +46,7 @@ static void conversation_release(struct delivery *d, struct conversation *c)
 
 static uint32_t place(const struct conversation *c, uint32_t cap)
 {
-	return (uint32_t)(((uintptr_t)c >> 4) * 2654435761u >> 7) & (cap - 1);
+	return c->hh.hashv & (cap - 1); /* of its name: the same order in every run */
 }
 
 static void place_put(struct reader **table, uint32_t cap, struct reader *r)

@@ -5,7 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#ifndef RECENT_CONVS /* tests/sim */
 #define RECENT_CONVS 100000u /* conversations whose newest sequence is kept in memory; older uses are looked up again */
+#endif
 
 struct recent_id {
 	UT_hash_handle hh;
@@ -58,6 +60,19 @@ void recent_stored(struct recent *r, const struct message *m)
 	HASH_FIND_STR(r->convs, m->conv, c);
 	if (c)
 		c->in_flight--;
+}
+
+void recent_undo(struct recent *r, const struct message *m)
+{
+	struct recent_conv *c;
+
+	HASH_FIND_STR(r->convs, m->conv, c);
+	if (c) { /* it is in flight: nobody has forgotten it */
+		c->last = m->prev;
+		c->in_flight--;
+	}
+	if (m->id[0])
+		recent_forget_id(r, m);
 }
 
 /* ---- ids */

@@ -26,6 +26,7 @@ void recent_finish(struct recent *r);
 struct recent_conv *recent_conv(struct recent *r, const char *name); /* NULL: not in memory, look it up */
 struct recent_conv *recent_add_conv(struct recent *r, const char *name, uint64_t last); /* NULL: out of memory */
 void recent_stored(struct recent *r, const struct message *m); /* it is with the store no more */
+void recent_undo(struct recent *r, const struct message *m);   /* the newest of its conversation, never given to the store */
 
 /* By the sender's (user, client id, id); borrowed. */
 struct message *recent_id(struct recent *r, const Im__Bus__Record *rec);

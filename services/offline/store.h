@@ -10,7 +10,8 @@
  *
  * IM_UNCERTAIN of an append: the log could not be written. What was given may be there or not, nothing more
  * is taken, and all later appends answer the same: the service stops (service_fail) and opening again
- * decides. An append is there as a whole or not at all, whatever happens. IM_FAILED: nothing of this append was kept (fenced off, sequence taken); others are not affected.
+ * decides. An append is there as a whole or not at all, whatever happens. IM_FAILED: nothing of this append was kept (fenced off, sequence taken). Nor is
+ * anything from a journal after it until the store is opened again: its position would say that the refused one is there. Others are not affected.
  * A message appended again exactly as it is stored is IM_OK and stored once.
  *
  * Drivers: sqlite (message log + SQLite, store_sqlite.c), memory (tests). PostgreSQL fits the same table.

@@ -74,6 +74,8 @@ struct append *ask_append(struct store_asker *q, const struct store_entry *entri
 	struct append *a = append_create(entries, n);
 	enum im_status st = a ? store_tail_accept(q->tail, a) : IM_FAILED;
 
+	if (!a)
+		store_tail_refused(q->tail);
 	if (st != IM_OK) {
 		append_unref(a);
 		a = need(append_create(NULL, 0));

@@ -23,6 +23,8 @@ static void read_free(struct store_read *r, struct store_tail *t)
 	struct read_device *d, *next_device;
 	struct read_refusal *f, *next_refusal;
 
+	if (r->holds)
+		store_tail_release(t);
 	for (size_t i = 0; r->pinned && i < r->n_convs; i++)
 		store_tail_unpin(t, r->pinned[i]);
 	for (size_t i = 0; i < r->n_tail; i++)
@@ -197,6 +199,8 @@ struct store_read *read_user(struct store_tail *t, enum read_kind kind, const ch
 	if (!r)
 		return NULL;
 	r->needs_rows = true;
+	r->holds = true;
+	store_tail_hold(t);
 	note = store_tail_notes(t, user, &n);
 	r->user = strdup(user);
 	r->device = strdup(device);
@@ -430,7 +434,6 @@ static void answer_history(struct store_read *r)
 	size_t n = 0, bytes = 0, all = r->n_rows + (r->rows_cut && !r->range.newest_first ? 0 : r->n_tail);
 
 	for (size_t i = 0; i < all && n < r->range.limit; i++) {
-		bool down = r->range.newest_first;
 		size_t first = down ? r->n_tail : r->n_rows;
 		struct message *m = i < first ? (down ? r->tail : r->rows)[i] : (down ? r->rows : r->tail)[i - first];
 

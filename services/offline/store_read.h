@@ -41,6 +41,7 @@ struct store_read {
 	enum read_kind kind;
 	enum im_status st;
 	bool needs_rows;
+	bool holds;                   /* store_tail_hold */
 	int64_t asked_ms;
 	store_done_fn *done;
 	store_message_fn *on_message;

@@ -189,6 +189,7 @@ static void sqlite_append(struct store *s, const struct store_entry *entries, si
 
 		im_log(IM_LOG_ERROR, "evt=append_too_large entries=%zu instead=refused", n);
 		store_tail_drop(ss->tail, a);
+		store_tail_refused(ss->tail);
 		append_unref(a);
 		a = refused;
 		a->st = IM_FAILED;

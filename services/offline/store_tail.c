@@ -4,8 +4,10 @@
 #include <sodium.h>
 #include <stdlib.h>
 
+#ifndef CONVS_KEPT /* tests/sim */
 #define CONVS_KEPT 100000u        /* idle conversations whose newest sequence is remembered; about 20 MB when full */
 #define BLOOM_BYTES (8u << 20)    /* of all days together; at a million ids a day 2 in 100 new ones are looked up for nothing */
+#endif
 #define BLOOM_PROBES 4
 #define DAYS_MOST 64u             /* bits of the mask of days */
 
@@ -39,9 +41,11 @@ struct store_tail {
 	struct store_conv *convs;
 	struct store_conv idle;  /* ring */
 	size_t n_idle;
+	unsigned holds;          /* questions under way whose answers need what is known by then */
 	struct tail_user *users;
 	struct entry *ids;
 	uint64_t sections[IM_SECTIONS];
+	bool hole;               /* something that came from a journal was refused */
 	int64_t today;           /* newest day of journal time */
 	struct bloom blooms[DAYS_MOST];
 	unsigned n_blooms;
@@ -80,6 +84,16 @@ static void idle_remove(struct store_tail *t, struct store_conv *c)
 	t->n_idle--;
 }
 
+static void idle_trim(struct store_tail *t)
+{
+	while (t->n_idle > CONVS_KEPT && t->holds == 0) {
+		struct store_conv *oldest = t->idle.newer;
+
+		idle_remove(t, oldest);
+		conv_free(t, oldest);
+	}
+}
+
 static void idle_add(struct store_tail *t, struct store_conv *c)
 {
 	c->older = t->idle.older; /* the ring's end is the newest */
@@ -87,12 +101,18 @@ static void idle_add(struct store_tail *t, struct store_conv *c)
 	c->older->newer = c;
 	t->idle.older = c;
 	t->n_idle++;
-	if (t->n_idle > CONVS_KEPT) {
-		struct store_conv *oldest = t->idle.newer;
+	idle_trim(t);
+}
 
-		idle_remove(t, oldest);
-		conv_free(t, oldest);
-	}
+void store_tail_hold(struct store_tail *t)
+{
+	t->holds++;
+}
+
+void store_tail_release(struct store_tail *t)
+{
+	t->holds--;
+	idle_trim(t);
 }
 
 struct store_conv *store_tail_conv(struct store_tail *t, const char *name)
@@ -445,7 +465,24 @@ static void unaccept(struct store_tail *t, struct append *a, size_t n, const uin
 	}
 }
 
-enum im_status store_tail_accept(struct store_tail *t, struct append *a)
+/*
+ * Positions say that everything below them is in the store. So behind a refused append nothing else from a journal
+ * may be taken, though it is sound by itself: after the restart that follows, the refused one would be passed over.
+ */
+static bool from_journal(const struct append *a)
+{
+	for (size_t i = 0; i < a->n; i++)
+		if (a->entries[i].pos.node)
+			return true;
+	return false;
+}
+
+void store_tail_refused(struct store_tail *t)
+{
+	t->hole = true;
+}
+
+static enum im_status accept(struct store_tail *t, struct append *a)
 {
 	uint64_t *given = malloc((a->n ? a->n : 1) * sizeof(*given));
 	enum im_status st = IM_OK;
@@ -478,6 +515,16 @@ enum im_status store_tail_accept(struct store_tail *t, struct append *a)
 			if (e->sections.list[k].section < IM_SECTIONS && e->sections.list[k].epoch > t->sections[e->sections.list[k].section])
 				t->sections[e->sections.list[k].section] = e->sections.list[k].epoch;
 	}
+	return st;
+}
+
+enum im_status store_tail_accept(struct store_tail *t, struct append *a)
+{
+	bool journal = from_journal(a);
+	enum im_status st = journal && t->hole ? IM_FAILED : accept(t, a);
+
+	if (st != IM_OK && journal)
+		store_tail_refused(t);
 	return st;
 }
 

@@ -36,6 +36,7 @@ void store_tail_destroy(struct store_tail *t); /* before the entries given to it
 
 /* IM_FAILED: fenced off or a sequence taken; nothing of it is kept and the reason is logged. IM_OK: answered or dropped next. */
 enum im_status store_tail_accept(struct store_tail *t, struct append *a);
+void store_tail_refused(struct store_tail *t); /* something from a journal was, elsewhere: nothing more from one is accepted */
 void store_tail_drop(struct store_tail *t, struct append *a);    /* accepted, but not known to be durable */
 void store_tail_answer(struct store_tail *t, struct append *a);  /* durable. IM_OK may go out */
 void store_tail_settle(struct store_tail *t, struct append *a);  /* rows exist */
@@ -43,6 +44,12 @@ void store_tail_settle(struct store_tail *t, struct append *a);  /* rows exist *
 /* ---- conversations */
 struct store_conv *store_tail_conv(struct store_tail *t, const char *name); /* pinned; NULL: out of memory */
 void store_tail_unpin(struct store_tail *t, struct store_conv *c);
+/*
+ * Between these nothing known is forgotten: rows that were read in between may be older than an answered message that
+ * has its own rows by now, and then only memory knows of it.
+ */
+void store_tail_hold(struct store_tail *t);
+void store_tail_release(struct store_tail *t);
 bool store_conv_known(const struct store_conv *c, uint64_t *seq, int64_t *ts); /* newest answered; false: ask the rows */
 void store_conv_learn(struct store_conv *c, uint64_t seq, int64_t ts); /* what the rows said; the tail knows better if it knows */
 bool store_tail_newest(struct store_tail *t, const char *name, uint64_t *seq, int64_t *ts); /* false: not in memory */

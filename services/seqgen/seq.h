@@ -24,8 +24,10 @@
 #include <stdint.h>
 
 #define SEQ_OWNER_MAX 128              /* bytes of an owner's name */
+#ifndef SEQ_STEP /* tests/sim */
 #define SEQ_STEP 10000u                /* given with an acquire: a quiet section never needs more, a lost one costs this gap */
 #define SEQ_LEAD_MOST (16u << 20)      /* one renewal raises at most this far: bounds the gap a mad owner can tear */
+#endif
 #define SEQ_CEILING_MOST ((1ull << 53) - 1) /* clients read sequences as JSON numbers */
 #define SEQ_EPOCH_MOST (1ull << 62)    /* databases keep signed integers; nobody gets here by counting */
 

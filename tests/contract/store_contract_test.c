@@ -186,6 +186,7 @@ static void an_older_section_epoch_is_fenced_off(struct run *r)
 	struct store_entry e = { .kind = STORE_SECTIONS, .sections = list, .n_sections = 1 };
 	struct message *m;
 
+	r->f.own = true;
 	section.section = im_conv_section(conv);
 	section.epoch = 5;
 	assert_int_equal(append_entry(&r->f, &e), IM_OK);
@@ -201,9 +202,11 @@ static void an_older_section_epoch_is_fenced_off(struct run *r)
 static void a_sequence_is_given_once(struct run *r)
 {
 	struct store_range range = { .conv = conv, .limit = 100 };
-	struct message *m = make_message(&r->f, conv, 1, "alice", "a", "first");
+	struct message *m;
 	struct seqs s;
 
+	r->f.own = true;
+	m = make_message(&r->f, conv, 1, "alice", "a", "first");
 	assert_int_equal(append_message(&r->f, message_ref(m)), IM_OK);
 	settle(r);
 	assert_int_equal(append_text(&r->f, conv, 1, "bob", "b"), IM_FAILED);
@@ -236,9 +239,26 @@ static void a_refused_append_leaves_nothing(struct run *r)
 	for (int i = 0; i < 3; i++)
 		message_unref(m[i]);
 	settle(r);
+	r->f.own = true;
 	assert_int_equal(last_seq(&r->f, conv), 0);
 	assert_null(find_id(&r->f, "alice", "a"));
 	assert_int_equal(append_text(&r->f, conv, 1, "alice", "a"), IM_OK);
+}
+
+/* Its position would say that the refused one is in the store, and nobody would ever send that again. */
+static void behind_a_refused_append_nothing_of_a_journal_is_taken(struct run *r)
+{
+	assert_int_equal(append_text(&r->f, conv, 1, "alice", ""), IM_OK);
+	settle(r);
+	assert_int_equal(append_text(&r->f, conv, 1, "bob", ""), IM_FAILED);
+	assert_int_equal(append_text(&r->f, "u/alice:carol", 1, "alice", ""), IM_FAILED);
+	r->f.own = true;
+	assert_int_equal(append_text(&r->f, "u/alice:carol", 1, "alice", ""), IM_OK);
+	r->f.own = false;
+	if (r->way == MEMORY)
+		return;
+	fixture_reopen(&r->f);
+	assert_int_equal(append_text(&r->f, conv, 2, "bob", ""), IM_OK);
 }
 
 static void move(struct run *r, const char *user, const char *device_id, const char *in, uint64_t delivered, uint64_t read)
@@ -460,6 +480,7 @@ static void appends_are_answered_in_order(struct run *r)
 	struct order o = { N, 0 };
 	struct ticket t[N];
 
+	r->f.own = true;
 	for (unsigned i = 0; i < N; i++) {
 		/* number 7 repeats a sequence: its refusal waits for its turn too */
 		struct message *m = make_message(&r->f, conv, i == 7 ? 3 : i + 1, "alice", "", "x");
@@ -745,6 +766,7 @@ static const struct promise {
 	PROMISE(an_older_section_epoch_is_fenced_off),
 	PROMISE(a_sequence_is_given_once),
 	PROMISE(a_refused_append_leaves_nothing),
+	PROMISE(behind_a_refused_append_nothing_of_a_journal_is_taken),
 	PROMISE(cursors_never_move_back),
 	PROMISE(both_parties_have_the_conversation_from_its_first_message),
 	PROMISE(removed_devices_forget_their_cursors),

@@ -117,6 +117,8 @@ struct message *make_message(struct fixture *f, const char *conv, uint64_t seq, 
 
 	f->next += 100;
 	pos.next = f->next;
+	if (f->own)
+		pos = (struct position){ 0 };
 	snprintf(client_id, sizeof(client_id), "%s:pc", from);
 	im_msgid_encode(1, 77, f->next, msgid);
 	r.ts = im_clock_wall_ms();

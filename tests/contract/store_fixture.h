@@ -12,6 +12,7 @@ struct fixture {
 	struct store *store;
 	struct im_settings settings;
 	uint64_t next;           /* position of the next message's journal record */
+	bool own;                /* messages are the service's own, from no journal */
 };
 
 void fixture_open(struct fixture *f, const char *driver); /* a new store in a new folder */

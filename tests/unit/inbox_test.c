@@ -210,6 +210,32 @@ static void a_batch_that_waits_for_the_lease_goes_on_in_order(void **state)
 	assert_true(inbox_idle(world.inbox));
 }
 
+static void what_waited_half_decided_is_decided_anew_under_a_new_lease(void **state)
+{
+	(void)state;
+	say("alice", "u/bob", "m1", "one");
+	say("alice", "u/bob", "m1", "one");
+	say("alice", "u/bob", "m2", "two");
+	say("alice", "u/bob", "m3", "three");
+	world.lease_ceiling = 2;
+	send_rest(WORLD_BEGIN);
+	world_settle();
+	assert_int_equal(world.n_stored, 0); /* three of four are decided */
+	world.lease_epoch = 2;
+	world.lease_ceiling = 0;
+	inbox_lease_changed(world.inbox);
+	world_settle();
+	assert_int_equal(world.n_stored, 3);
+	for (size_t i = 0; i < 3; i++) {
+		assert_int_equal(world.stored[i]->seq, i + 1);
+		assert_int_equal(world.stored[i]->prev, i);
+		assert_int_equal(world.stored[i]->section_epoch, 2);
+	}
+	assert_int_equal(world_count(TOLD_ACK), 3);
+	assert_int_equal(world_count(TOLD_DUP), 1);
+	assert_true(inbox_idle(world.inbox));
+}
+
 static void a_full_store_and_a_full_link_stop_the_input_only(void **state)
 {
 	(void)state;
@@ -645,6 +671,7 @@ int main(void)
 		IN_A_WORLD(a_repeat_after_a_restart_gets_the_stored_answer),
 		IN_A_WORLD(an_id_used_for_another_message_is_refused_and_owed),
 		IN_A_WORLD(a_batch_that_waits_for_the_lease_goes_on_in_order),
+		IN_A_WORLD(what_waited_half_decided_is_decided_anew_under_a_new_lease),
 		IN_A_WORLD(a_full_store_and_a_full_link_stop_the_input_only),
 		IN_A_WORLD(slices_that_come_again_are_worked_once_however_they_are_cut),
 		IN_A_WORLD(what_is_durable_already_is_confirmed_when_it_comes_again),

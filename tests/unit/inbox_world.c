@@ -298,11 +298,18 @@ enum im_status lease_next(struct lease *l, uint32_t section, uint64_t last, uint
 {
 	(void)l;
 	(void)section;
-	if (world.lease_away)
+	if (world.lease_away || (world.lease_ceiling && last >= world.lease_ceiling))
 		return IM_BUSY;
 	*seq = last + 1;
-	*epoch = 1;
+	*epoch = world.lease_epoch;
 	return IM_OK;
+}
+
+bool lease_is_held(const struct lease *l, uint32_t section, uint64_t epoch)
+{
+	(void)l;
+	(void)section;
+	return epoch == world.lease_epoch;
 }
 
 size_t link_pending(const struct link *l)
@@ -468,6 +475,7 @@ void world_start(void)
 void world_create(void)
 {
 	memset(&world, 0, sizeof(world));
+	world.lease_epoch = 1;
 	world.roster = roster_create();
 	add_user("alice");
 	add_user("bob");

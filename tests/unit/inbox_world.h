@@ -32,6 +32,8 @@ struct world {
 	struct inbox *inbox;
 	struct roster *roster;
 	bool lease_away, full, link_full;
+	uint64_t lease_epoch;
+	uint64_t lease_ceiling;   /* 0 = none */
 	bool late_reads;        /* a lookup sees what is stored when it is answered, not when it was asked */
 	struct told *told;
 	size_t n_told;

@@ -288,6 +288,53 @@ static void an_append_in_doubt_is_repeated_before_anything_is_given(void **state
 	assert_int_equal(b->store.appends, 2);
 }
 
+static void on_failed(void *arg, const char *why)
+{
+	(void)why;
+	++*(unsigned *)arg;
+}
+
+/* Nobody else would notice: without leases nothing is decided, and nothing else is appended. */
+static void a_store_that_fails_to_write_is_told(void **state)
+{
+	unsigned failed = 0;
+
+	(void)state;
+	lease_on_failure(b->lease, on_failed, &failed);
+	b->store.fail = 1;
+	lease_bus(b->lease, bus());
+	run_for(100);
+	assert_int_equal(failed, 1);
+}
+
+/* The process before us has the same client id: what it was granted must not pass for ours. */
+static void an_answer_to_the_process_before_is_not_taken(void **state)
+{
+	Im__Bus__Lease row = IM__BUS__LEASE__INIT, *list = &row;
+	Im__Bus__LeaseAnswer a = IM__BUS__LEASE_ANSWER__INIT;
+	struct im_err err = {""};
+	struct lease *second;
+	uint8_t buf[64];
+
+	(void)state;
+	b->hold = true;
+	lease_bus(b->lease, bus());
+	run_for(20);
+	assert_int_equal(lease_create(b->loop, &b->store, &second, &err), IM_OK);
+	lease_bus(second, bus());
+	run_for(20);
+	assert_int_equal(b->requests, 2);
+	a.id = b->ids[0];
+	a.leases = &list;
+	a.n_leases = 1;
+	row.epoch = 1;
+	row.ceiling = 100;
+	lease_answer(second, buf, im__bus__lease_answer__pack(&a, buf));
+	run_for(20);
+	assert_int_equal(b->store.appends, 0);
+	lease_destroy(second);
+}
+
 static void a_busy_section_is_renewed_before_it_runs_dry(void **state)
 {
 	uint64_t last = 0, seq, epoch;
@@ -411,6 +458,8 @@ int main(void)
 		TEST(asking_twice_gives_the_same_sequence),
 		TEST(a_lost_request_or_answer_is_asked_again_under_its_id),
 		TEST(an_append_in_doubt_is_repeated_before_anything_is_given),
+		TEST(a_store_that_fails_to_write_is_told),
+		TEST(an_answer_to_the_process_before_is_not_taken),
 		TEST(a_busy_section_is_renewed_before_it_runs_dry),
 		TEST(a_section_runs_dry_while_the_bus_is_down_and_goes_on_after),
 		TEST(a_restart_with_its_store_leaves_no_gap),
