@@ -434,6 +434,7 @@ static void answer_history(struct store_read *r)
 	size_t n = 0, bytes = 0, all = r->n_rows + (r->rows_cut && !r->range.newest_first ? 0 : r->n_tail);
 
 	for (size_t i = 0; i < all && n < r->range.limit; i++) {
+		bool down = r->range.newest_first;
 		size_t first = down ? r->n_tail : r->n_rows;
 		struct message *m = i < first ? (down ? r->tail : r->rows)[i] : (down ? r->rows : r->tail)[i - first];
 
