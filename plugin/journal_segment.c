@@ -338,7 +338,9 @@ enum im_status segment_open(const struct journal_fs *fs, const char *dir, uint64
 		st = im_fail(err, IM_FAILED, "cannot read %.120s: %s", path, strerror(n < 0 ? (int)-n : errno));
 		goto failed;
 	}
-	if ((size_t)n >= sizeof(page) && memcmp(page, magic, 6) == 0 && memcmp(page, magic, sizeof(magic)) != 0) {
+	/* Both digits, that is: a header of which a failing disk took six or seven bytes is no newer one, only torn. */
+	if ((size_t)n >= sizeof(page) && memcmp(page, magic, 6) == 0 && page[6] >= '0' && page[6] <= '9' && page[7] >= '0' && page[7] <= '9' &&
+	    memcmp(page, magic, sizeof(magic)) != 0) {
 		st = im_fail(err, IM_BAD_INPUT, "%.120s was written by a newer release: run that release until the journal is empty", path);
 		goto failed;
 	}
