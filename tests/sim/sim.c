@@ -426,6 +426,8 @@ static bool work(void)
 {
 	bool some = false;
 
+	if (!plugin_is_up())
+		return false; /* what keeps it down is said: it does not come to rest */
 	plugin_turn();
 	plugin_thread();
 	for (; bus_waiting(BUS_TO_PLUGIN); some = true)
