@@ -410,7 +410,7 @@ static void note_unsynced(struct journal *j, int64_t now_us)
 /* So much is used that the next segment should be there soon, even if no old one has become free for it. */
 static void hurry(struct journal *j)
 {
-	if (j->hurried || (j->current->end - j->current->start) * 4 < j->current->cap)
+	if (j->hurried || (j->current->end - j->current->start) * 16 < j->current->cap)
 		return;
 	j->hurried = true;
 	(void)pthread_mutex_lock(&j->lock);

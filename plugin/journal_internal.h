@@ -32,7 +32,7 @@ struct journal_options {
 	uint64_t segment_cap;        /* bytes of records in one; the largest record must fit */
 	enum im_durability durability;
 	const struct journal_fs *fs;
-	int start_grace_ms;          /* the first spare is made after this, or once a quarter of the first segment is used */
+	int start_grace_ms;          /* the first spare is made after this, or once a sixteenth of the first segment is used */
 };
 
 enum im_status journal_open_with(const struct journal_options *options, struct journal **out, struct im_err *err);

@@ -230,11 +230,13 @@ static void on_stored(void *arg, enum im_status st)
 	struct commit *m = arg;
 	struct command_env *env = m->call->env;
 	Im__Bus__RosterItem **items = m->change.items + m->done;
+	bool stopping = env->closed; /* then the last call to end frees env */
 
 	if (st != IM_OK && m->batch > 0 && items[m->batch - 1]->version > env->version_floor)
 		env->version_floor = items[m->batch - 1]->version;
 	if (!call_step(m->call, st)) {
-		hold_stays(m, env->roster, false);
+		if (!stopping)
+			hold_stays(m, env->roster, false);
 		m->dead = true;
 		commit_check(m);
 		return;

@@ -13,7 +13,8 @@ from client import Client
 from instance import BUILD, ROOT, Instance
 from raw import Raw
 
-CONF = ("plugin_opt_im_hash_memory 8", "plugin_opt_im_hash_passes 1", "plugin_opt_im_login_burst 1000")
+CONF = ("plugin_opt_im_hash_memory 8", "plugin_opt_im_hash_passes 1", "plugin_opt_im_login_burst 1000",
+        "plugin_opt_im_login_wait 0")  # old passwords are tried here again and again, from one address
 DONE, REFUSED, USAGE, NOT_FOUND, EXISTS, UNAVAILABLE, DENIED = range(7)
 
 # (words, standard input, exit code): in this order, on an instance with users and the group friends.

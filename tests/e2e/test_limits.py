@@ -16,7 +16,7 @@ from raw import PUBACK, PUBLISH, Raw
 # Small segments, so that growth and shrinking show quickly; the silent budget is a tenth of the default.
 WINDOW = 50  # messages out to a device that acks
 CONF = ("plugin_opt_im_journal_limit 64m", "plugin_opt_im_segment_bytes 8m", "plugin_opt_im_silent_bytes 8m", f"plugin_opt_im_ack_window {WINDOW}",
-        "plugin_opt_im_ack_retry 500", "plugin_opt_im_ack_retries 1", "plugin_opt_im_rate_user 20000", "plugin_opt_im_rate_connection 20000")
+        "plugin_opt_im_ack_retry 500", "plugin_opt_im_ack_retries 1", "plugin_opt_im_rate_user 200000", "plugin_opt_im_rate_connection 200000")
 MESSAGES = 5000 if SANITIZED else 50000
 
 # KiB a part may grow by; sanitizers keep freed memory, so their run measures nothing.
@@ -175,7 +175,7 @@ def slow_rates(im):
     """Live settings: down for a test, back after it."""
     conf = im.dir / "broker.conf"
     before = conf.read_text()
-    conf.write_text(before.replace("im_rate_user 20000", "im_rate_user 100").replace("im_rate_connection 20000", "im_rate_connection 100"))
+    conf.write_text(before.replace("im_rate_user 200000", "im_rate_user 100").replace("im_rate_connection 200000", "im_rate_connection 100"))
     reload(im, "im_rate_user")
     yield
     conf.write_text(before)
