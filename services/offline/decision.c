@@ -119,6 +119,7 @@ static enum im_status owe(struct decider *d, struct batch *b, const struct item 
 	refusal->user = r->user;
 	refusal->device = r->client_id;
 	refusal->error = error;
+	refusal->ts = r->ts;
 	e->refusal = refusal;
 	batch_outcome(b, OUTCOME_REFUSAL, r)->refusal = refusal;
 	d->stats.refused++;

@@ -15,6 +15,7 @@
 struct debt {
 	struct debt *next;
 	uint64_t key;
+	int64_t ts;              /* of the record it answers */
 	int64_t settles_at;      /* 0 = not handed */
 	size_t len;
 	uint8_t error[];         /* im.v1.Error */
@@ -62,6 +63,7 @@ static void debt_drop_oldest(struct delivery *d, struct session *s)
 	free(b);
 }
 
+/* The store gives them in the order of their keys, which says nothing: too many, and the newest would go unheard. */
 void owed_add(struct delivery *d, struct session *s, const Im__Bus__StoredRefusal *r)
 {
 	struct debt *b, **link;
@@ -73,15 +75,19 @@ void owed_add(struct delivery *d, struct session *s, const Im__Bus__StoredRefusa
 		s->owed = calloc(1, sizeof *s->owed);
 	if (!s->owed)
 		return; /* it stays owed in the store */
-	for (link = &s->owed->first; *link; link = &(*link)->next)
-		if ((*link)->key == r->key)
+	for (b = s->owed->first; b; b = b->next)
+		if (b->key == r->key)
 			return;
+	for (link = &s->owed->first; *link && (*link)->ts <= r->ts; link = &(*link)->next)
+		;
 	len = im__v1__error__get_packed_size(r->error);
 	b = calloc(1, sizeof *b + len);
 	if (!b)
 		return;
 	b->key = r->key;
+	b->ts = r->ts;
 	b->len = im__v1__error__pack(r->error, b->error);
+	b->next = *link;
 	*link = b;
 	if (++s->owed->n > OWED_MAX)
 		debt_drop_oldest(d, s);

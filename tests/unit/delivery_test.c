@@ -341,7 +341,7 @@ static const struct packet *badge_now(void)
 static void what_is_owed_is_owed_to_the_connection_that_takes_over(void **state)
 {
 	(void)state;
-	world_refusal(9, "alice", "alice:phone", "too_fast");
+	world_refusal(9, 9, "alice", "alice:phone", "too_fast");
 	connect_live(1, "alice", "alice:phone");
 	assert_int_equal(world_count(1, "im/v1/in/err", 0), 1);
 	connect_live(2, "alice", "alice:phone");
@@ -513,7 +513,7 @@ static void codecs_get_their_own_form(void **state)
 static void refusals_are_owed_until_the_session_has_stayed(void **state)
 {
 	(void)state;
-	world_refusal(1, "alice", "pub", "unknown_user");
+	world_refusal(1, 1, "alice", "pub", "unknown_user");
 	world_connect(1, "alice", "pub", IM_CODEC_NONE, "");
 	world_pass_ms(1500);
 	world_settle();
@@ -528,6 +528,24 @@ static void refusals_are_owed_until_the_session_has_stayed(void **state)
 	world_settle();
 	assert_int_equal(world_count(2, "im/v1/in/err", 0), 1);
 	assert_int_equal(world_refusals_open("alice", "pub"), 0);
+}
+
+/* Seen after 20 reconnects within a settle period each: the newest of 101 had never been told, and was dropped. */
+static void too_many_owed_refusals_push_out_the_oldest(void **state)
+{
+	char code[8];
+
+	(void)state;
+	for (unsigned i = 0; i <= 100; i++) { /* the store has the newest first */
+		(void)snprintf(code, sizeof(code), "c%03u", i);
+		world_refusal(i + 1, 1000 - (int64_t)i, "alice", "pub", code);
+	}
+	world_connect(1, "alice", "pub", IM_CODEC_NONE, "");
+	world_pass_ms(1500);
+	world_settle();
+	assert_int_equal(world_count(1, "im/v1/in/err", 0), 100);
+	assert_non_null(strstr(world_packet(1, "im/v1/in/err", 0)->payload, "c099"));
+	assert_non_null(strstr(world_packet(1, "im/v1/in/err", 99)->payload, "c000"));
 }
 
 static void too_many_unnamed_devices_push_out_the_oldest(void **state)
@@ -779,6 +797,7 @@ int main(void)
 		T(a_thousand_members_cost_one_encoding),
 		T(codecs_get_their_own_form),
 		T(refusals_are_owed_until_the_session_has_stayed),
+		T(too_many_owed_refusals_push_out_the_oldest),
 		T(too_many_unnamed_devices_push_out_the_oldest),
 		T(random_lives_lose_nothing_and_keep_order),
 	};

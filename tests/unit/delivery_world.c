@@ -207,6 +207,7 @@ struct device_row {
 struct refusal_row {
 	char user[IM_NAME_MAX + 1], device[IM_CLIENT_ID_MAX + 1], code[32];
 	uint64_t key;
+	int64_t ts;
 	bool done;
 };
 
@@ -506,6 +507,7 @@ static void answer_device(struct request *q)
 			continue;
 		e.code = refusals[i].code;
 		out.key = refusals[i].key;
+		out.ts = refusals[i].ts;
 		out.user = refusals[i].user;
 		out.device = refusals[i].device;
 		out.error = &e;
@@ -615,12 +617,13 @@ void world_age_device(const char *user, const char *device, int64_t ms)
 	device_row(user, device)->seen_ms -= ms;
 }
 
-void world_refusal(uint64_t key, const char *user, const char *device, const char *code)
+void world_refusal(uint64_t key, int64_t ts, const char *user, const char *device, const char *code)
 {
 	struct refusal_row *r = &refusals[n_refusals++];
 
 	memset(r, 0, sizeof *r);
 	r->key = key;
+	r->ts = ts;
 	snprintf(r->user, sizeof r->user, "%s", user);
 	snprintf(r->device, sizeof r->device, "%s", device);
 	snprintf(r->code, sizeof r->code, "%s", code);

@@ -57,7 +57,7 @@ uint64_t world_cursor(const char *user, const char *device, const char *conv); /
 uint64_t world_read(const char *user, const char *conv);
 bool world_device(const char *user, const char *device, bool *acks);
 void world_age_device(const char *user, const char *device, int64_t ms);
-void world_refusal(uint64_t key, const char *user, const char *device, const char *code);
+void world_refusal(uint64_t key, int64_t ts, const char *user, const char *device, const char *code);
 unsigned world_refusals_open(const char *user, const char *device);
 unsigned world_waiting(void);     /* requests of the store not answered */
 /* Packets for a session whose topic begins so, from packet number `from` on. */
