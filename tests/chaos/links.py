@@ -261,6 +261,8 @@ class PahoLink(Link):
     def tick(self, now):
         if self.sock is not None:
             self._check(self.mqtt.loop_misc())
+        elif self.connected:
+            self._lost()
         elif not self.closed and now >= self.again_at:
             self._connect()
 
@@ -313,6 +315,8 @@ class PahoLink(Link):
         info = self.mqtt.publish(topic, payload, qos)
         if qos:
             self.tokens[info.mid] = token
+        if self.sock is None:  # found broken while writing: what follows must wait for CONNACK and for the repeats
+            self._lost()
 
     def _on_pubrec(self, mid, rc):
         if rc >= 0x80:
