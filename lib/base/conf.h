@@ -18,6 +18,7 @@ enum im_plain_topics { IM_PLAIN_DENY, IM_PLAIN_ACL, IM_PLAIN_ALLOW };
 enum im_broker_settings { IM_BROKER_STOP, IM_BROKER_WARN };
 enum im_unsubscribed { IM_UNSUBSCRIBED_ERRORS, IM_UNSUBSCRIBED_NONE, IM_UNSUBSCRIBED_ALL };
 
+enum im_push_privacy { IM_PUSH_NONE, IM_PUSH_SENDER, IM_PUSH_CONTENT };
 enum im_certificate_user { IM_CERTIFICATE_OFF, IM_CERTIFICATE_CN, IM_CERTIFICATE_EMAIL, IM_CERTIFICATE_DNS };
 
 /* All settings, in the table's order. Strings live as long as the struct (im_settings_finish). */
@@ -65,6 +66,15 @@ struct im_settings {
 	unsigned filters;        /* im_filters of ours per connection, default 16 */
 	uint64_t expand_bytes;   /* im_expand_bytes a turn of the broker's loop, default 4 MiB */
 	uint64_t store_backlog;  /* im_store_backlog bytes logged and not yet indexed before input waits, default 64 MiB */
+	char *push;              /* im_push: providers whose bridges run, comma separated; empty = none */
+	char *push_dir;          /* im_push_dir: the apps' files, keys, outboxes; default {dir}/push */
+	unsigned push_grace_ms;  /* im_push_grace ms without ack before a connected device is pushed, default 4000 */
+	unsigned push_ttl_s;     /* im_push_ttl s a push is worth sending, default 86400 */
+	enum im_push_privacy push_privacy; /* im_push_privacy none|sender|content: the most that any device gets */
+	unsigned push_coalesce_ms; /* im_push_coalesce ms between pushes of a conversation to a device, default 5000 */
+	unsigned push_group;     /* im_push_group members: in larger groups only mentions are pushed, default 500 */
+	unsigned push_days;      /* im_push_inactive_days: devices unused for longer are not pushed, default 30 */
+	unsigned push_outbox;    /* im_push_outbox jobs that one bridge keeps, default 1000000 */
 	enum im_broker_settings broker_settings; /* im_broker_settings stop|warn: those that break a promise */
 	int log_level;           /* im_log error|warning|notice|info|debug */
 

@@ -27,6 +27,8 @@ static const char *const plain_topics[] = {"deny", "acl", "allow", NULL};
 static const char *const broker_settings[] = {"stop", "warn", NULL};
 static const char *const unsubscribed[] = {"errors", "none", "all", NULL};
 static const char *const certificate_users[] = {"off", "cn", "email", "dns", NULL};
+static const char *const push_privacies[] = {"none", "sender", "content", NULL};
+static const char *const push_providers[] = {"apns", "fcm", "webpush", "huawei", "harmony", "xiaomi", "oppo", "vivo", "honor", NULL};
 static const char *const log_levels[] = {"error", "warning", "notice", "info", "debug", NULL};
 
 static const char *check_dir(const char *value);
@@ -34,6 +36,7 @@ static const char *check_socket(const char *value);
 static const char *check_store(const char *value);
 static const char *check_admins(const char *value);
 static const char *check_keys(const char *value);
+static const char *check_push(const char *value);
 
 #define TEXT(field) SETTING_TEXT, offsetof(struct im_settings, field), 0, 0, false
 #define BOOL(field) SETTING_BOOL, offsetof(struct im_settings, field), 0, 0, false
@@ -48,6 +51,7 @@ static const char state[] = "State and durability";
 static const char messages[] = "Messages and rights";
 static const char logins[] = "Logins";
 static const char devices[] = "Devices and delivery";
+static const char push[] = "Push";
 static const char memory[] = "Memory and work per turn";
 
 const struct setting settings_table[] = {
@@ -138,6 +142,25 @@ const struct setting settings_table[] = {
 	{"im_ack_retries", devices, NUMBER_OR_0(ack_retries, 1, 100), "3", "times", LIVE, NULL, NULL, NULL,
 	 "How often an unacked message is sent again; then it waits for the device's next connect."},
 
+	{"im_push", push, TEXT(push), "", "", RESTART, NULL, "providers, separated by commas", check_push,
+	 "Push providers whose bridges run: apns, fcm, webpush, huawei, harmony, xiaomi, oppo, vivo, honor (docs/push.md)."},
+	{"im_push_dir", push, TEXT(push_dir), "{dir}/push", "", RESTART, NULL, "an absolute path", check_dir,
+	 "Folder of PROVIDER.APP.conf, one for each app, of the bridges' outboxes and of the key that tokens are encrypted with."},
+	{"im_push_grace", push, NUMBER(push_grace_ms, 500, 60000), "4000", "ms", LIVE, NULL, NULL, NULL,
+	 "How long a connected device that acks may take for a message before it is pushed."},
+	{"im_push_ttl", push, NUMBER(push_ttl_s, 30, 2419200), "86400", "s", LIVE, NULL, NULL, NULL,
+	 "How long a push is worth sending; a message's own expiry ends it earlier."},
+	{"im_push_privacy", push, CHOICE(push_privacy), "sender", "", LIVE, push_privacies, NULL, NULL,
+	 "The most that a push may say: nothing, who wrote, or also what. A device may ask for less."},
+	{"im_push_coalesce", push, NUMBER_OR_0(push_coalesce_ms, 100, 600000), "5000", "ms", LIVE, NULL, NULL, NULL,
+	 "Least time between two pushes of one conversation to one device; mentions do not wait."},
+	{"im_push_group", push, NUMBER(push_group, 2, 100000), "500", "members", LIVE, NULL, NULL, NULL,
+	 "In groups larger than this only mentions are pushed."},
+	{"im_push_inactive_days", push, NUMBER(push_days, 1, 3650), "30", "days", LIVE, NULL, NULL, NULL,
+	 "A device that did not connect for so long is not pushed any more."},
+	{"im_push_outbox", push, NUMBER(push_outbox, 1000, 100000000), "1000000", "jobs", LIVE, NULL, NULL, NULL,
+	 "Jobs that one bridge keeps; when it is full the rest waits in the store."},
+
 	{"im_silent_messages", memory, NUMBER(silent_messages, 100, 500000), "200000", "messages", LIVE, NULL, NULL, NULL,
 	 "Messages handed to a device that never acks, per settle period; the rest waits in the store."},
 	{"im_silent_bytes", memory, SIZE(silent_bytes, MIB, 16 * GIB), "64m", "bytes", LIVE, NULL, NULL, NULL,
@@ -226,6 +249,23 @@ static const char *check_keys(const char *value)
 		if (word == 0 || strncmp(value + word, ":/", 2) != 0)
 			return "must be ALGORITHM:/path or jwks:/path, separated by commas";
 		value += strcspn(value, ",");
+		value += *value == ',';
+	}
+	return NULL;
+}
+
+static const char *check_push(const char *value)
+{
+	while (*value) {
+		size_t word = strcspn(value += strspn(value, " "), ", "), i;
+
+		for (i = 0; push_providers[i]; i++)
+			if (strlen(push_providers[i]) == word && strncmp(value, push_providers[i], word) == 0)
+				break;
+		if (!push_providers[i])
+			return "must be of apns, fcm, webpush, huawei, harmony, xiaomi, oppo, vivo, honor, separated by commas";
+		value += word;
+		value += strspn(value, " ");
 		value += *value == ',';
 	}
 	return NULL;
