@@ -1,5 +1,4 @@
 """One instance per file, with a pair of bystanders who chat through all of its tests (support/bystanders.py)."""
-import contextlib
 import pathlib
 import sys
 
@@ -8,22 +7,11 @@ import pytest
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
 from bystanders import PATIENCE, Bystanders  # noqa: E402
 from client import Client  # noqa: E402
-from instance import Instance  # noqa: E402
+from fixtures import im  # noqa: E402,F401
 
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "patience(seconds): how long a bystander's message may take during this test")
-
-
-@pytest.fixture(scope="module")
-def im(request):
-    """A running instance with users alice, bob, carol, dave and the group friends (not dave)."""
-    conf = getattr(request.module, "CONF", ())
-    with Instance(conf=conf) as instance:
-        instance.users = instance.add_users(["alice", "bob", "carol", "dave"])
-        instance.imctl("group", "create", "friends", "--owner", "alice")
-        instance.imctl("group", "add", "friends", "bob", "carol")
-        yield instance
 
 
 @pytest.fixture(scope="module")
