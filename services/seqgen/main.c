@@ -1,7 +1,6 @@
 /* im-seqgen: lease requests from the bus in, leases out. All rules are in seqgen.c. */
 #include "base/log.h"
-#include "bus.pb-c.h"
-#include "seq.h"
+#include "lease_frame.h"
 #include "service/service.h"
 
 #include <stdio.h>
@@ -23,76 +22,23 @@ static bool answer_topic(const char *owner, char *out, size_t room)
 	return (size_t)snprintf(out, room, TOPIC_ANSWER "%.*s", (int)(colon - owner), owner) < room;
 }
 
-static void publish_answer(struct service *s, const char *topic, const Im__Bus__LeaseAnswer *a)
-{
-	size_t len = im__bus__lease_answer__get_packed_size(a);
-	uint8_t *frame = malloc(len ? len : 1);
-
-	if (!frame) {
-		im_log(IM_LOG_ERROR, "evt=lease why=\"out of memory\": the asker repeats");
-		return;
-	}
-	(void)im__bus__lease_answer__pack(a, frame); /* it writes the size it said */
-	if (im_mqtt_publish(s->bus, topic, frame, len, 1) != IM_OK)
-		im_log(IM_LOG_INFO, "evt=lease id=%llu: no bus for the answer, the asker repeats", (unsigned long long)a->id);
-	free(frame);
-}
-
-static void send_answer(struct service *s, const char *topic, const Im__Bus__LeaseRequest *r, const struct seq_lease *granted,
-			size_t n, const char *error)
-{
-	Im__Bus__LeaseAnswer a = IM__BUS__LEASE_ANSWER__INIT;
-	Im__Bus__Lease *rows = calloc(n + 1, sizeof(*rows));
-	Im__Bus__Lease **list = calloc(n + 1, sizeof(*list));
-
-	if (rows && list) {
-		for (size_t i = 0; i < n; i++) {
-			im__bus__lease__init(&rows[i]);
-			rows[i].section = granted[i].section;
-			rows[i].epoch = granted[i].epoch;
-			rows[i].ceiling = granted[i].ceiling;
-			rows[i].complete = granted[i].complete;
-			rows[i].floor = granted[i].floor;
-			list[i] = &rows[i];
-		}
-		a.id = r->id;
-		a.leases = list;
-		a.n_leases = n;
-		a.error = (char *)error;
-		publish_answer(s, topic, &a);
-	}
-	free(list);
-	free(rows);
-}
-
 static void lease(struct service *s, const char *topic, const Im__Bus__LeaseRequest *r)
 {
-	struct seq_lease *asked = calloc(r->n_leases + 1, sizeof(*asked));
-	struct seq_lease *granted = calloc(r->n_leases + 1, sizeof(*granted));
+	struct lease_frame answer;
 	struct im_err err = {""};
-	size_t n = 0;
-	enum im_status st;
+	enum im_status st = lease_frame_serve(s->state, r, &answer, &err);
 
-	if (!asked || !granted)
-		goto out; /* the asker repeats */
-	for (size_t i = 0; i < r->n_leases; i++) {
-		const Im__Bus__Lease *l = r->leases[i];
-
-		asked[i] = (struct seq_lease){.section = l->section, .epoch = l->epoch, .ceiling = l->ceiling};
-	}
-	st = seqgen_lease(s->state, r->owner, asked, r->n_leases, granted, &n, &err);
 	if (st == IM_FAILED) {
-		im_log(IM_LOG_ERROR, "evt=lease owner=%s why=\"%s\": nothing granted, the asker repeats", r->owner, err.text);
-		goto out;
+		im_log(IM_LOG_ERROR, "evt=lease owner=%s why=\"%s\": nothing is told, the asker repeats", r->owner, err.text);
+		return;
 	}
 	if (st != IM_OK)
-		im_log(IM_LOG_WARNING, "evt=refused owner=%s asked=%zu granted=%zu why=\"%s\"", r->owner, r->n_leases, n, err.text);
+		im_log(IM_LOG_WARNING, "evt=refused owner=%s asked=%zu granted=%zu why=\"%s\"", r->owner, r->n_leases, answer.granted, err.text);
 	else
-		im_log(IM_LOG_DEBUG, "evt=lease owner=%s granted=%zu", r->owner, n);
-	send_answer(s, topic, r, granted, n, err.text);
-out:
-	free(asked);
-	free(granted);
+		im_log(IM_LOG_DEBUG, "evt=lease owner=%s granted=%zu", r->owner, answer.granted);
+	if (im_mqtt_publish(s->bus, topic, answer.data, answer.len, 1) != IM_OK)
+		im_log(IM_LOG_INFO, "evt=lease id=%llu: no bus for the answer, the asker repeats", (unsigned long long)r->id);
+	free(answer.data);
 }
 
 static void on_message(struct service *s, const char *topic, const void *payload, size_t len)

@@ -7,9 +7,8 @@
 #include "input.h"
 
 #include "base/log.h"
-#include "bus.pb-c.h"
 #include "lease.h"
-#include "seq.h"
+#include "lease_frame.h"
 #include <string.h>
 
 enum { STEPS_MAX = 120, SECTIONS = 3, RUNS_MAX = 300, HELD_MAX = 8 };
@@ -146,40 +145,15 @@ static void seqgen_start(void)
 	must(seqgen_create_on(&driver, NULL, &seqgen, NULL) == IM_OK);
 }
 
-/* A request as services/seqgen/main.c takes it. */
 static void serve(const void *frame, size_t len)
 {
-	static struct seq_lease asked[IM_SECTIONS], granted[IM_SECTIONS];
-	static Im__Bus__Lease rows[IM_SECTIONS], *list[IM_SECTIONS];
 	Im__Bus__LeaseRequest *r = im__bus__lease_request__unpack(NULL, len, frame);
-	Im__Bus__LeaseAnswer a = IM__BUS__LEASE_ANSWER__INIT;
-	struct im_err err = {""};
-	void *out;
-	size_t n = 0;
+	struct lease_frame answer;
+	struct im_err err;
 
 	must(r && r->n_leases <= IM_SECTIONS);
-	for (size_t i = 0; i < r->n_leases; i++)
-		asked[i] = (struct seq_lease){.section = r->leases[i]->section, .epoch = r->leases[i]->epoch, .ceiling = r->leases[i]->ceiling};
-	if (seqgen_lease(seqgen, r->owner, asked, r->n_leases, granted, &n, &err) != IM_FAILED) {
-		for (size_t i = 0; i < n; i++) {
-			im__bus__lease__init(&rows[i]);
-			rows[i].section = granted[i].section;
-			rows[i].epoch = granted[i].epoch;
-			rows[i].ceiling = granted[i].ceiling;
-			rows[i].complete = granted[i].complete;
-			rows[i].floor = granted[i].floor;
-			list[i] = &rows[i];
-		}
-		a.id = r->id;
-		a.n_leases = n;
-		a.leases = list;
-		a.error = err.text;
-		len = im__bus__lease_answer__get_packed_size(&a);
-		out = malloc(len + 1);
-		must(out);
-		im__bus__lease_answer__pack(&a, out);
-		hold(out, len, true);
-	}
+	if (lease_frame_serve(seqgen, r, &answer, &err) != IM_FAILED)
+		hold(answer.data, answer.len, true);
 	im__bus__lease_request__free_unpacked(r, NULL);
 }
 

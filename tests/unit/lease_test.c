@@ -3,7 +3,7 @@
 
 #include "base/log.h"
 #include "bus.pb-c.h"
-#include "seq.h"
+#include "lease_frame.h"
 #include "wire/name.h"
 
 #include <setjmp.h>
@@ -80,51 +80,29 @@ void store_append(struct store *s, const struct store_entry *e, size_t n, store_
 
 /* ---- the bus and the generator at its other end */
 
-struct frame {
-	size_t len;
-	uint8_t data[];
-};
-
 static void deliver(void *arg)
 {
-	struct frame *f = arg;
+	struct lease_frame *f = arg;
 
 	if (b->lease)
 		lease_answer(b->lease, f->data, f->len);
+	free(f->data);
 	free(f);
 }
 
 static void answer(const Im__Bus__LeaseRequest *r)
 {
-	static struct seq_lease asked[IM_SECTIONS], granted[IM_SECTIONS];
-	static Im__Bus__Lease rows[IM_SECTIONS], *list[IM_SECTIONS];
-	Im__Bus__LeaseAnswer a = IM__BUS__LEASE_ANSWER__INIT;
-	struct im_err err = {""};
-	struct frame *f;
-	size_t n;
+	struct lease_frame *f = malloc(sizeof(*f));
+	struct im_err err;
 
-	for (size_t i = 0; i < r->n_leases; i++)
-		asked[i] = (struct seq_lease){r->leases[i]->section, r->leases[i]->epoch, r->leases[i]->ceiling, false, 0};
-	(void)seqgen_lease(b->seqgen, r->owner, asked, r->n_leases, granted, &n, &err);
+	assert_non_null(f);
+	assert_int_not_equal(lease_frame_serve(b->seqgen, r, f, &err), IM_FAILED);
 	if (b->lose_answers > 0) {
 		b->lose_answers--;
+		free(f->data);
+		free(f);
 		return;
 	}
-	for (size_t i = 0; i < n; i++) {
-		im__bus__lease__init(&rows[i]);
-		rows[i].section = granted[i].section;
-		rows[i].epoch = granted[i].epoch;
-		rows[i].ceiling = granted[i].ceiling;
-		rows[i].complete = granted[i].complete;
-		rows[i].floor = granted[i].floor;
-		list[i] = &rows[i];
-	}
-	a.id = r->id;
-	a.n_leases = n;
-	a.leases = list;
-	a.error = err.text;
-	f = malloc(sizeof(*f) + im__bus__lease_answer__get_packed_size(&a));
-	f->len = im__bus__lease_answer__pack(&a, f->data);
 	b->answers++;
 	assert_int_equal(im_loop_defer(b->loop, deliver, f), IM_OK);
 }
