@@ -3,6 +3,7 @@
  * repeats, with kills of both and a database that fails before or after it wrote. No sequence is ever given twice,
  * and none is given from an epoch that is not durable. Two bytes a step.
  */
+#include "../unit/fake_timers.h"
 #include "fuzz.h"
 #include "input.h"
 
@@ -19,14 +20,8 @@ struct store {
 	struct store_start start;
 	uint64_t epochs[IM_SECTIONS];
 };
-struct im_timer {
-	im_loop_fn *fn;
-	void *arg;
-	bool on;
-};
 
 static struct store store;
-static struct im_timer timer;
 static struct lease *lease;
 static struct seqgen *seqgen;
 static struct seq_section saved[IM_SECTIONS]; /* seqgen's database */
@@ -41,35 +36,6 @@ static struct {
 } given[SECTIONS];
 static struct seq_lease others[SECTIONS];
 static uint64_t others_last[SECTIONS];
-
-struct im_timer *im_timer_create(struct im_loop *l, im_loop_fn *fn, void *arg)
-{
-	(void)l;
-	timer = (struct im_timer){fn, arg, false};
-	return &timer;
-}
-
-void im_timer_start(struct im_timer *t, uint64_t after_ms, uint64_t repeat_ms)
-{
-	(void)after_ms, (void)repeat_ms;
-	t->on = true;
-}
-
-void im_timer_stop(struct im_timer *t)
-{
-	t->on = false;
-}
-
-void im_timer_destroy(struct im_timer *t)
-{
-	t->on = false;
-}
-
-int64_t im_loop_now_ms(const struct im_loop *l)
-{
-	(void)l;
-	return 1000;
-}
 
 const struct store_start *store_start(struct store *s)
 {
@@ -226,7 +192,7 @@ static void restart_service(unsigned how)
 	append_ends(IM_UNCERTAIN, how & 1);
 	must(lease_create(NULL, &store, &lease, NULL) == IM_OK);
 	if (how & 2)
-		lease_bus(lease, (struct im_mqtt *)&timer);
+		lease_bus(lease, (struct im_mqtt *)&store);
 }
 
 static void take_frame(bool lose, bool repeat)
@@ -269,6 +235,8 @@ static void garbage(struct input *in)
 
 static void step(unsigned what, unsigned how, struct input *in)
 {
+	struct im_timer *timer;
+
 	switch (what % 12) {
 	case 0:
 	case 1:
@@ -282,13 +250,11 @@ static void step(unsigned what, unsigned how, struct input *in)
 		append_ends(how % 8 == 7 ? IM_UNCERTAIN : IM_OK, how % 8 != 7);
 		return;
 	case 5:
-		if (timer.on) {
-			timer.on = false;
-			timer.fn(timer.arg);
-		}
+		if ((timer = fake_timer_due(FAKE_WHENEVER)))
+			fake_timer_fire(timer);
 		return;
 	case 6:
-		lease_bus(lease, how & 1 ? (struct im_mqtt *)&timer : NULL);
+		lease_bus(lease, how & 1 ? (struct im_mqtt *)&store : NULL);
 		return;
 	case 7:
 		if (how % 4 == 0)
@@ -327,7 +293,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	store.start.section_epochs = store.epochs;
 	seqgen_start();
 	must(lease_create(NULL, &store, &lease, NULL) == IM_OK);
-	lease_bus(lease, (struct im_mqtt *)&timer);
+	lease_bus(lease, (struct im_mqtt *)&store);
 	for (unsigned n = 0; n < STEPS_MAX && in.size > 1; n++) {
 		unsigned what = input_byte(&in), how = input_byte(&in);
 

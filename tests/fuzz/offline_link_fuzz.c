@@ -2,6 +2,7 @@
  * The message service's end of the bus: link_message with any frames from the plugin, and the records in their slices.
  * The input is a list of frames behind their lengths, given after a good hello, and once more without one.
  */
+#include "../unit/fake_timers.h"
 #include "fuzz.h"
 #include "input.h"
 
@@ -10,43 +11,7 @@
 #include "link.h"
 #include <string.h>
 
-struct im_timer {
-	im_loop_fn *fn;
-	void *arg;
-	bool on;
-};
-static struct im_timer timer;
-static int64_t now_ms;
 static const char *failed;
-
-int64_t im_loop_now_ms(const struct im_loop *l)
-{
-	(void)l;
-	return now_ms;
-}
-
-struct im_timer *im_timer_create(struct im_loop *l, im_loop_fn *fn, void *arg)
-{
-	(void)l;
-	timer = (struct im_timer){fn, arg, false};
-	return &timer;
-}
-
-void im_timer_start(struct im_timer *t, uint64_t after_ms, uint64_t repeat_ms)
-{
-	(void)after_ms, (void)repeat_ms;
-	t->on = true;
-}
-
-void im_timer_stop(struct im_timer *t)
-{
-	t->on = false;
-}
-
-void im_timer_destroy(struct im_timer *t)
-{
-	t->on = false;
-}
 
 enum im_status im_mqtt_publish(struct im_mqtt *m, const char *topic, const void *payload, size_t len, int qos)
 {
@@ -144,13 +109,14 @@ static void run(struct input in, bool greet)
 	static const uint8_t hello[] = {0x0a, 0x06, 0x08, 0x01, 0x10, 0x01, 0x18, 0x07};
 	struct roster *roster = make_roster();
 	unsigned called = 0;
+	struct im_timer *timer;
 	struct link *l = NULL;
 	uint64_t handle = 1;
 	const uint8_t *bytes;
 	size_t len;
 
 	must(link_create(NULL, 1, roster, "epoch", &events, no_marks, NULL, &l, NULL) == IM_OK);
-	link_bus(l, (struct im_mqtt *)&timer);
+	link_bus(l, (struct im_mqtt *)&called);
 	if (greet)
 		(void)link_message(l, hello, sizeof(hello));
 	failed = NULL;
@@ -162,9 +128,9 @@ static void run(struct input in, bool greet)
 		len = input_bytes(&in, &bytes);
 		if (link_message(l, bytes, len) == IM_BAD_INPUT)
 			break;
-		now_ms += 100;
-		if (timer.on)
-			timer.fn(timer.arg);
+		fake_now_ms += 100;
+		if ((timer = fake_timer_due(FAKE_WHENEVER)))
+			fake_timer_fire(timer);
 	}
 	link_destroy(l);
 	must(called == 2); /* each exactly once */

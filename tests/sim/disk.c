@@ -462,7 +462,7 @@ void thread_run(void)
 {
 	if (!thread.fn || thread.ended)
 		return;
-	if (thread.waiting && !thread.woken && (!thread.until_ms || thread.until_ms > sim_now_ms) && !sim_chance(5))
+	if (thread.waiting && !thread.woken && (!thread.until_ms || thread.until_ms > fake_now_ms) && !sim_chance(5))
 		return; /* 5 %: woken for nothing */
 	to_thread();
 }
@@ -511,7 +511,7 @@ static int wait_for(int64_t until_ms)
 	to_main();
 	thread.waiting = false;
 	thread.locks++;
-	return until_ms && until_ms <= sim_now_ms ? ETIMEDOUT : 0;
+	return until_ms && until_ms <= fake_now_ms ? ETIMEDOUT : 0;
 }
 
 int sim_cond_wait(pthread_cond_t *c, pthread_mutex_t *m)

@@ -11,24 +11,14 @@
 #include <string.h>
 #include <sys/random.h>
 
-int64_t sim_now_ms, sim_wall_ms;
+int64_t sim_wall_ms;
 bool loop_gathers;
-
-struct im_timer {
-	struct im_timer *next;
-	im_loop_fn *fn;
-	void *arg;
-	int64_t at;
-	uint64_t repeat;
-	bool on;
-};
 
 struct im_after {
 	im_loop_fn *fn;
 	void *arg;
 };
 
-static struct im_timer *timers;
 static struct im_after *after;
 
 struct frame {
@@ -51,18 +41,12 @@ int64_t im_clock_wall_ms(void)
 
 int64_t im_clock_mono_ms(void)
 {
-	return sim_now_ms;
+	return fake_now_ms;
 }
 
 int64_t im_clock_mono_us(void)
 {
-	return sim_now_ms * 1000;
-}
-
-int64_t im_loop_now_ms(const struct im_loop *l)
-{
-	(void)l;
-	return sim_now_ms;
+	return fake_now_ms * 1000;
 }
 
 /* Instead of libc's: also this is a schedule's own. */
@@ -78,66 +62,17 @@ ssize_t getrandom(void *data, size_t len, unsigned flags)
 
 /* ---- timers */
 
-struct im_timer *im_timer_create(struct im_loop *l, im_loop_fn *fn, void *arg)
-{
-	struct im_timer *t = calloc(1, sizeof(*t)), **end = &timers;
-
-	(void)l;
-	t->fn = fn;
-	t->arg = arg;
-	while (*end)
-		end = &(*end)->next;
-	*end = t;
-	return t;
-}
-
-void im_timer_start(struct im_timer *t, uint64_t after_ms, uint64_t repeat_ms)
-{
-	t->on = true;
-	t->at = sim_now_ms + (int64_t)after_ms;
-	t->repeat = repeat_ms;
-}
-
-void im_timer_stop(struct im_timer *t)
-{
-	t->on = false;
-}
-
-void im_timer_destroy(struct im_timer *t)
-{
-	struct im_timer **at = &timers;
-
-	if (!t)
-		return;
-	while (*at != t)
-		at = &(*at)->next;
-	*at = t->next;
-	free(t);
-}
-
-static struct im_timer *due(void)
-{
-	struct im_timer *first = NULL;
-
-	for (struct im_timer *t = timers; t; t = t->next)
-		if (t->on && t->at <= sim_now_ms && (!first || t->at < first->at))
-			first = t;
-	return first;
-}
-
 /* A turn that comes late finds each timer due once, however often it would have been. */
 void loop_pass(int64_t ms)
 {
 	struct im_timer *t;
 
 	loop_turn();
-	sim_now_ms += ms;
+	fake_now_ms += ms;
 	sim_wall_ms += ms;
-	while ((t = due())) {
-		t->on = t->repeat != 0;
-		t->at = sim_now_ms + (int64_t)t->repeat;
+	while ((t = fake_timer_due(fake_now_ms))) {
 		loop_gathers = true;
-		t->fn(t->arg);
+		fake_timer_fire(t);
 	}
 	loop_turn();
 }
@@ -221,7 +156,7 @@ void bus_drop(enum bus_queue q)
 
 void loop_begin(void)
 {
-	sim_now_ms = 1000000;
+	fake_now_ms = 1000000;
 	sim_wall_ms = 1700000000000;
 	loop_gathers = false;
 }
@@ -230,7 +165,7 @@ void loop_end(void)
 {
 	for (int q = 0; q < BUS_QUEUES; q++)
 		bus_drop((enum bus_queue)q);
-	if (timers)
+	if (!fake_timers_none())
 		sim_fail("a timer is left");
 }
 

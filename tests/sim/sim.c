@@ -63,7 +63,7 @@ void sim_trace(const char *fmt, ...)
 
 	if (!sim_tracing)
 		return;
-	printf("%4u %8lld  ", step, (long long)(sim_now_ms - 1000000));
+	printf("%4u %8lld  ", step, (long long)(fake_now_ms - 1000000));
 	va_start(ap, fmt);
 	vprintf(fmt, ap);
 	va_end(ap);

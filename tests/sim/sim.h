@@ -7,6 +7,8 @@
 
 #include "limits.h"
 
+#include "../unit/fake_timers.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -39,8 +41,7 @@ enum sim_count {
 extern uint64_t sim_counts[SIM_N_COUNTS];
 #define COUNT(name) (sim_counts[COUNT_##name]++)
 
-/* ---- time, timers, the bus (loop.c) */
-extern int64_t sim_now_ms;            /* monotonic */
+/* ---- time, timers (monotonic: fake_now_ms), the bus (loop.c) */
 extern int64_t sim_wall_ms;           /* what people's clocks say */
 void loop_log(void);                  /* the log's lines become part of the trace */
 void loop_begin(void);

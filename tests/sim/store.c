@@ -204,7 +204,7 @@ static void answer_read(struct store *s, size_t at, enum im_status st)
 		read_rows(s, r);
 	else if (r->asked_ms != -1)
 		read_overlay(r);
-	r->asked_ms = sim_now_ms;
+	r->asked_ms = fake_now_ms;
 	read_answer(r, s->tail);
 }
 

@@ -8,42 +8,13 @@
 
 #include "base/buf.h"
 #include "base/record.h"
+#include "fake_timers.h"
 #include "lease.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 struct world world;
-
-/* ---- what the loop gives */
-
-struct im_timer { im_loop_fn *fn; void *arg; bool on; };
-
-struct im_timer *im_timer_create(struct im_loop *l, im_loop_fn *fn, void *arg)
-{
-	struct im_timer *t = calloc(1, sizeof(*t));
-
-	(void)l;
-	t->fn = fn;
-	t->arg = arg;
-	return t;
-}
-
-static struct im_timer *started;
-
-void im_timer_start(struct im_timer *t, uint64_t after_ms, uint64_t repeat_ms)
-{
-	(void)after_ms;
-	(void)repeat_ms;
-	started = t;
-}
-
-void im_timer_destroy(struct im_timer *t)
-{
-	if (started == t)
-		started = NULL;
-	free(t);
-}
 
 /* ---- the journal */
 
@@ -283,12 +254,10 @@ bool world_answer_lookup(enum im_status st)
 void world_settle(void)
 {
 	do {
-		if (started && !world.full && !world.link_full) {
-			struct im_timer *t = started;
+		struct im_timer *retry = fake_timer_due(FAKE_WHENEVER);
 
-			started = NULL;
-			t->fn(t->arg);
-		}
+		if (retry && !world.full && !world.link_full)
+			fake_timer_fire(retry);
 	} while (world_answer_lookup(IM_OK) || world_answer_append(IM_OK));
 }
 

@@ -8,6 +8,7 @@
 #include "link.h"
 
 #include "base/clock.h"
+#include "fake_timers.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,74 +19,25 @@ static struct {
 	Im__Bus__ToPlugin **sent;
 	size_t n_sent;
 	char trace[4096];         /* events, in order of time */
-	int64_t now_ms;
-	im_loop_fn *timer;
-	void *timer_arg;
-	int64_t timer_at, timer_every; /* at 0: off */
 	struct position marks[3];
 	size_t n_marks;
 } t;
 
 /* ---- what it stands on */
 
-int64_t im_loop_now_ms(const struct im_loop *l)
-{
-	(void)l;
-	return t.now_ms;
-}
-
 int64_t im_clock_mono_ms(void)
 {
-	return t.now_ms;
+	return fake_now_ms;
 }
 
 int64_t im_clock_mono_us(void)
 {
-	return t.now_ms * 1000;
+	return fake_now_ms * 1000;
 }
 
 int64_t im_clock_wall_ms(void)
 {
-	return 1700000000000 + t.now_ms;
-}
-
-struct im_timer *im_timer_create(struct im_loop *l, im_loop_fn *fn, void *arg)
-{
-	(void)l;
-	t.timer = fn;
-	t.timer_arg = arg;
-	return (struct im_timer *)&t.timer;
-}
-
-void im_timer_start(struct im_timer *timer, uint64_t after_ms, uint64_t repeat_ms)
-{
-	(void)timer;
-	t.timer_at = t.now_ms + (int64_t)after_ms;
-	t.timer_every = (int64_t)repeat_ms;
-}
-
-void im_timer_stop(struct im_timer *timer)
-{
-	(void)timer;
-	t.timer_at = 0;
-}
-
-void im_timer_destroy(struct im_timer *timer)
-{
-	(void)timer;
-	t.timer_at = 0;
-}
-
-static void pass_ms(int64_t ms)
-{
-	int64_t end = t.now_ms + ms;
-
-	while (t.timer_at && t.timer_at <= end) {
-		t.now_ms = t.timer_at;
-		t.timer_at = t.timer_every ? t.now_ms + t.timer_every : 0;
-		t.timer(t.timer_arg);
-	}
-	t.now_ms = end;
+	return 1700000000000 + fake_now_ms;
 }
 
 enum im_status im_mqtt_publish(struct im_mqtt *m, const char *topic, const void *payload, size_t len, int qos)
@@ -294,7 +246,7 @@ static int begin(void **state)
 
 	(void)state;
 	memset(&t, 0, sizeof(t));
-	t.now_ms = 1000;
+	fake_now_ms = 1000;
 	t.roster = roster_create();
 	add_user("alice");
 	add_user("bob");
@@ -517,19 +469,19 @@ static void a_plugin_that_is_late_is_noticed(void **state)
 	assert_int_equal(link_late_ms(t.link), 0);
 	deliver(10);
 	link_flush(t.link);
-	pass_ms(500);
+	fake_timers_pass(500, NULL);
 	assert_int_equal(link_late_ms(t.link), 0);
 	hear_done(1);
-	pass_ms(5000);
+	fake_timers_pass(5000, NULL);
 	assert_int_equal(link_late_ms(t.link), 0); /* nothing waits */
 	deliver(10);
 	link_flush(t.link);
-	pass_ms(30000);
-	assert_int_equal(link_late_ms(t.link), t.now_ms);
-	pass_ms(1000);
+	fake_timers_pass(30000, NULL);
+	assert_int_equal(link_late_ms(t.link), fake_now_ms);
+	fake_timers_pass(1000, NULL);
 	hear_done(2);
-	pass_ms(1000);
-	assert_int_equal(link_late_ms(t.link), t.now_ms - 1000); /* when it was worked off */
+	fake_timers_pass(1000, NULL);
+	assert_int_equal(link_late_ms(t.link), fake_now_ms - 1000); /* when it was worked off */
 }
 
 /* ---- roster */
@@ -630,15 +582,15 @@ static void a_change_without_a_plugin_is_busy_after_a_while(void **state)
 {
 	(void)state;
 	change_roster("carol", 3, "first");
-	pass_ms(3000);
+	fake_timers_pass(3000, NULL);
 	change_roster("dave", 4, "second");
-	pass_ms(1500);
+	fake_timers_pass(1500, NULL);
 	expect("");
-	pass_ms(1000);
+	fake_timers_pass(1000, NULL);
 	expect("first:busy ");
-	pass_ms(3000);
+	fake_timers_pass(3000, NULL);
 	expect("second:busy ");
-	assert_int_equal(t.timer_at, 0); /* nothing to look for */
+	assert_null(fake_timer_due(FAKE_WHENEVER)); /* nothing to look for */
 }
 
 /* ---- queries */
@@ -664,9 +616,9 @@ static void queries_nobody_answers_end_together(void **state)
 	connect_with(2);
 	for (int i = 0; i < 20; i++)
 		link_query(t.link, "{}", on_answer, (void *)"q");
-	pass_ms(4500);
+	fake_timers_pass(4500, NULL);
 	expect("");
-	pass_ms(1000); /* not one per look */
+	fake_timers_pass(1000, NULL); /* not one per look */
 	for (int i = 0; i < 20; i++)
 		assert_memory_equal(t.trace + 7 * i, "q:none ", 7);
 }
