@@ -6,18 +6,17 @@
 #ifndef IM_PUSH_DRIVER_H
 #define IM_PUSH_DRIVER_H
 
+#include "base/buf.h"
 #include "base/status.h"
 #include "io/loop.h"
 #include "push.pb-c.h"
+#include "push/app.h"
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #define PUSH_REASON_MAX 64
-
-/* One app of the provider: what {im_push_dir}/{provider}.{app}.conf says (app.h). */
-struct push_app;
 
 /* One notification to be sent now. Borrowed until its result was told. */
 struct push_send {
@@ -33,7 +32,8 @@ struct push_send {
 /* What came of it. The core turns this into a state (docs/push.md has the table); a driver never retries by itself. */
 enum push_class {
 	PUSH_ACCEPTED,     /* the provider has it */
-	PUSH_UNSENT,       /* surely not processed (refused stream, above GOAWAY's last id, no connection): at once again, not counted */
+	PUSH_UNSENT,       /* surely not processed (refused stream, above GOAWAY's last id): at once again, not counted */
+	PUSH_UNREACHABLE,  /* the same because no connection could be made: counts for the breaker */
 	PUSH_UNKNOWN,      /* reset, timeout, half an answer: it may have been; again later with the same ids, marked maybe_dup */
 	PUSH_RETRY,        /* 5xx, busy: backoff, counts for the breaker */
 	PUSH_TOKEN_RATE,   /* this token is hot: hold it, not the app */
@@ -72,11 +72,17 @@ struct push_host {                      /* what a driver may use; lives as long 
 struct push_driver {
 	const char *provider;           /* "apns": topic, client id, files */
 	const char *program;            /* "im-apns-bridge" */
+	const struct push_key *keys;    /* of the apps' files */
+	/*
+	 * Environments that a token may be of, ends with NULL; NULL: there is only one. With them `env` below and token->env are one of
+	 * these: of a token whose own is not known first the app's key `env`, if it names one, else the first; after PUSH_TOKEN_ENV the other.
+	 */
+	const char *const *envs;
 	/* Reads and checks every app. IM_BAD_INPUT: a sentence that says what to fix, with file:line where there is one. */
 	enum im_status (*start)(const struct push_host *host, struct push_app *const *apps, size_t n, void **out, struct im_err *err);
 	/* New files of the apps. IM_BAD_INPUT: they are wrong, the old ones stay in force. */
 	enum im_status (*reload)(void *driver, struct push_app *const *apps, size_t n, struct im_err *err);
-	/* How many more sends of this app it would take now; 0 = wait for host->room. env: "" = not known. */
+	/* How many more sends of this app it would take now; 0 = wait for host->room. env: "" if there are no envs. */
 	size_t (*room)(void *driver, const char *app, const char *env);
 	/* `minimal`: ids only, no text. */
 	void (*send)(void *driver, const struct push_send *s, bool minimal);
