@@ -13,7 +13,7 @@
 #include <stdint.h>
 
 #define FRAME_DECODED_MAX (128u << 20) /* memory of one decoded frame; its strings count once more than in the frame */
-#define FRAME_PACKET_COST 128u         /* what a packet costs beyond topic and payload, in bytes of the budget */
+#define FRAME_PACKET_COST 1024u        /* what a packet costs beyond topic and payload, in bytes of the budget: the time of a kilobyte, and its memory while it waits */
 
 struct frame {
 	struct frame *next;

@@ -64,7 +64,7 @@ struct im_settings {
 	uint64_t silent_bytes;   /* im_silent_bytes, default 64 MiB */
 	unsigned group_members;  /* im_group_members, default 10000 */
 	unsigned filters;        /* im_filters of ours per connection, default 16 */
-	uint64_t expand_bytes;   /* im_expand_bytes a turn of the broker's loop, default 4 MiB */
+	uint64_t expand_bytes;   /* im_expand_bytes a turn of the broker's loop, default 1 MiB */
 	uint64_t store_backlog;  /* im_store_backlog bytes logged and not yet indexed before input waits, default 64 MiB */
 	char *push;              /* im_push: providers whose bridges run, comma separated; empty = none */
 	char *push_dir;          /* im_push_dir: the apps' files, keys, outboxes; default {dir}/push */

@@ -17,9 +17,9 @@
 #include <string.h>
 
 #ifndef PAGE_MESSAGES /* tests/sim */
-#define PAGE_MESSAGES 500u
-#define PAGE_BYTES (256u << 10)
-#define PAGES 8u                     /* reads under way, all sessions: 2 MiB of rows */
+#define PAGE_MESSAGES 250u           /* a page is handed over in one go: a millisecond or two of this thread */
+#define PAGE_BYTES (128u << 10)
+#define PAGES 4u                     /* reads under way, all sessions: so much may come on top of LINK_CATCHUP */
 #define KEPT_MESSAGES 256u           /* a few milliseconds of a busy user */
 #define KEPT_BYTES (1u << 20)
 #endif
@@ -526,7 +526,7 @@ static void run_one(struct delivery *d, struct session *s)
 
 void catchup_run(struct delivery *d)
 {
-	while (d->run_first && d->n_pages < PAGES && link_pending(d->link) <= LINK_WINDOW) {
+	while (d->run_first && d->n_pages < PAGES && link_pending(d->link) <= LINK_CATCHUP) {
 		struct catchup *c = d->run_first;
 
 		run_remove(d, c);

@@ -36,7 +36,7 @@ void delivery_refusal(struct delivery *d, const Im__Bus__StoredRefusal *r, uint6
 void delivery_signal(struct delivery *d, const Im__Bus__Signal *s);
 void delivery_turn_end(struct delivery *d);     /* what was gathered leaves; acks of a busy sender a few milliseconds later, together */
 void delivery_flush(struct delivery *d);        /* everything gathered leaves now */
-void delivery_resume(struct delivery *d);       /* link_pending is below LINK_WINDOW again: catch-up goes on */
+void delivery_resume(struct delivery *d);       /* link_pending is below LINK_CATCHUP again: catch-up goes on */
 
 /* ---- for requests and commands */
 /* An answer to one session on its codec's res/{id} (or response_topic with correlation for MQTT 5). */

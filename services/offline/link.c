@@ -23,6 +23,7 @@
 #endif
 #define LINK_ROSTER_FRAME (128u << 10) /* bytes of roster items in one frame */
 #define LINK_PROTOCOL 1
+#define LINK_PACKET_COST 1024u       /* what a packet costs the broker beyond topic and payload, as the plugin counts (plugin/frame.h) */
 #define LINK_LATE_MS 1000           /* a plugin that works frames off later than this is not serving its clients */
 
 /* A frame that has been sent and not expanded, or waits to be sent. */
@@ -61,7 +62,6 @@ struct link {
 	struct frame *first, *last; /* sent ones first, then waiting ones */
 	size_t pending;             /* weight of both and of `deliveries` */
 	size_t sent;                /* weight of those sent */
-	bool was_full;
 	int64_t late_ms;            /* when a frame was last seen to have waited too long; 0 = never */
 	bool has_confirm;
 	Im__Bus__Confirm confirm;
@@ -109,7 +109,6 @@ static void frames_drop(struct link *l)
 	l->last = NULL;
 	im_buf_clear(&l->deliveries);
 	l->weight = l->pending = l->sent = 0;
-	l->was_full = false;
 	l->has_confirm = false;
 }
 
@@ -280,8 +279,6 @@ void link_flush(struct link *l)
 	}
 	frame_close(l);
 	send_waiting(l);
-	if (l->pending > LINK_WINDOW)
-		l->was_full = true;
 }
 
 static void put_field(struct im_buf *b, unsigned field, const ProtobufCMessage *m)
@@ -302,7 +299,7 @@ void link_deliver(struct link *l, const char *topic, size_t topic_len, const voi
 		  const Im__Bus__Properties *props, const uint64_t *qos1, size_t n_qos1, const uint64_t *qos0, size_t n_qos0)
 {
 	Im__Bus__Delivery d = IM__BUS__DELIVERY__INIT;
-	size_t weight = (len + topic_len + 16) * (n_qos1 + n_qos0);
+	size_t weight = (len + topic_len + LINK_PACKET_COST) * (n_qos1 + n_qos0);
 	char text[IM_TOPIC_MAX + 1];
 
 	if (!l->hello_done || weight == 0 || topic_len > IM_TOPIC_MAX)
@@ -532,8 +529,15 @@ int64_t link_late_ms(struct link *l)
 	return l->late_ms;
 }
 
+static bool fell_below(const struct link *l, size_t before, size_t bound)
+{
+	return before > bound && l->pending <= bound;
+}
+
 static void on_out_done(struct link *l, uint64_t out_seq)
 {
+	size_t before = l->pending;
+
 	while (l->first && !l->first->data && l->first->out_seq <= out_seq) {
 		struct frame *f = l->first;
 
@@ -546,10 +550,8 @@ static void on_out_done(struct link *l, uint64_t out_seq)
 		free(f);
 	}
 	send_waiting(l);
-	if (l->was_full && l->pending < LINK_WINDOW) {
-		l->was_full = false;
+	if (fell_below(l, before, LINK_WINDOW) || fell_below(l, before, LINK_CATCHUP))
 		l->events->drained(l->arg);
-	}
 }
 
 static void on_frame(struct link *l, const Im__Bus__FromPlugin *f)

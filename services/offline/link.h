@@ -24,7 +24,7 @@ struct link_events {
 	void (*complete)(void *arg);    /* all present sessions have been named */
 	void (*control)(void *arg, const Im__Bus__Control *c);
 	void (*signal)(void *arg, const Im__Bus__Signal *s);
-	void (*drained)(void *arg);     /* link_pending fell below LINK_WINDOW again */
+	void (*drained)(void *arg);     /* link_pending fell below LINK_WINDOW, or below LINK_CATCHUP, again */
 	void (*failed)(void *arg, const char *why); /* what cannot be repaired on this connection: the process must end */
 };
 
@@ -48,7 +48,7 @@ bool link_has_plugin(const struct link *l); /* hello exchanged */
  */
 void link_deliver(struct link *l, const char *topic, size_t topic_len, const void *payload, size_t len,
 		  const Im__Bus__Properties *props, const uint64_t *qos1, size_t n_qos1, const uint64_t *qos0, size_t n_qos0);
-/* Bytes given and not yet expanded by the plugin. Catch-up pauses above LINK_WINDOW; live delivery goes on. */
+/* What was given and not yet expanded by the plugin, in bytes: whatever is given now stands behind it. */
 size_t link_pending(const struct link *l);
 /*
  * The loop's time at which something given here was last seen to wait for the plugin longer than it should;
@@ -56,7 +56,8 @@ size_t link_pending(const struct link *l);
  */
 int64_t link_late_ms(struct link *l);
 #ifndef LINK_WINDOW /* tests/sim */
-#define LINK_WINDOW (8u << 20) /* twice what the plugin expands in one turn of the broker's loop */
+#define LINK_WINDOW (8u << 20)       /* of frames at the plugin; several turns of the broker's loop */
+#define LINK_CATCHUP (1u << 20)      /* above it nothing is read for catch-up: what is live must not stand behind others' history */
 #endif
 
 void link_kick(struct link *l, uint64_t session, const char *reason);

@@ -26,6 +26,7 @@ extern struct sim_limits sim_limits;
 #define KEPT_MESSAGES 3u
 #define KEPT_BYTES sim_limits.kept_bytes
 #define LINK_WINDOW sim_limits.link_window
+#define LINK_CATCHUP (sim_limits.link_window / 2)
 #define LINK_FRAME sim_limits.link_frame
 #define LINK_MARKS 256u
 #define INBOX_MARKS 256u

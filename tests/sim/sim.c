@@ -346,7 +346,7 @@ static void draw_limits(void)
 		.pages = 1 + sim_random(3),
 		.page_bytes = sim_chance(30) ? 6 : 1000,
 		.kept_bytes = sim_chance(20) ? 4 : 1000,
-		.link_window = sim_chance(30) ? 1500 : 1 << 20,
+		.link_window = sim_chance(30) ? 8000 : 1 << 20,
 		.link_frame = sim_chance(50) ? 300 : 4000,
 		.in_flight = sim_chance(30) ? 600 : 1 << 20,
 		.slice = one_of(slices, 4),

@@ -134,7 +134,7 @@ static void model_act(uint64_t *handle)
 		model_ack(m);
 		break;
 	case 4:
-		world.pending = world_random(4) == 0 ? LINK_WINDOW + 1 : 0;
+		world.pending = world_random(4) == 0 ? LINK_CATCHUP + 1 : 0;
 		delivery_resume(world.delivery);
 		break;
 	case 5: case 6: case 7: case 8: case 9: case 10:

@@ -442,7 +442,7 @@ static void full_link_pauses_catch_up_but_not_live(void **state)
 	(void)state;
 	connect_live(1, "alice", "alice:phone");
 	world_say(AB, "bob", "bob:pc", 0, "1");
-	world.pending = LINK_WINDOW + 1;
+	world.pending = LINK_CATCHUP + 1;
 	connect_live(2, "bob", "bob:pc");
 	assert_string_equal(got(2, "u/alice"), "");
 	world_say(AB, "bob", "bob:tv", 0, "2");
