@@ -39,12 +39,13 @@ void attempts_destroy(struct attempts *a)
 
 /* ---- keys ---- */
 
-/* The bytes that stand for an address: IPv4, the first half of IPv6, or the text (a Unix socket's path). */
-static size_t address_bytes(const char *address, uint8_t *out, size_t cap)
+size_t attempts_address(const char *address, uint8_t out[ATTEMPTS_ADDRESS_MAX])
 {
 	struct in6_addr v6;
 	size_t len;
 
+	if (!address)
+		return 0;
 	if (inet_pton(AF_INET6, address, &v6) == 1) {
 		bool mapped = IN6_IS_ADDR_V4MAPPED(&v6);
 
@@ -53,14 +54,14 @@ static size_t address_bytes(const char *address, uint8_t *out, size_t cap)
 	}
 	if (inet_pton(AF_INET, address, out) == 1)
 		return 4;
-	len = strnlen(address, cap);
+	len = strnlen(address, ATTEMPTS_ADDRESS_MAX);
 	memcpy(out, address, len);
 	return len;
 }
 
 static uint64_t key_of(const struct attempts *a, enum kind kind, const struct attempts_from *f)
 {
-	uint8_t text[2 + 64 + 1 + 108];
+	uint8_t text[2 + 64 + 1 + ATTEMPTS_ADDRESS_MAX];
 	size_t n = 2, len = kind == ADDRESS ? 0 : strnlen(f->user, 64);
 	uint64_t key;
 
@@ -70,7 +71,7 @@ static uint64_t key_of(const struct attempts *a, enum kind kind, const struct at
 	n += len;
 	text[n++] = 0;
 	if (kind != USER)
-		n += address_bytes(f->address ? f->address : "", text + n, sizeof(text) - n);
+		n += attempts_address(f->address, text + n);
 	(void)crypto_shorthash((uint8_t *)&key, text, n, a->secret); /* never fails */
 	return key ? key : 1;
 }

@@ -40,6 +40,10 @@ struct attempts_from {
 	bool forgeable;
 };
 
+/* The bytes that stand for an address: IPv4, the first half of IPv6, or the text (a Unix socket's path). NULL: none. */
+#define ATTEMPTS_ADDRESS_MAX 108u
+size_t attempts_address(const char *address, uint8_t out[ATTEMPTS_ADDRESS_MAX]);
+
 struct attempts;
 
 struct attempts *attempts_create(void); /* NULL: out of memory */

@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "jwt_login.h"
 #include "limit.h"
+#include "ration.h"
 #include "wire/codec.h"
 
 #include <arpa/inet.h>
@@ -43,6 +44,7 @@ struct auth {
 	struct proven *cache;
 	struct jwt_login *jwt;
 	struct attempts *attempts;
+	struct ration *ration;   /* of bad tokens */
 	struct limit_bucket hashes, lines;
 	uint64_t unsaid;         /* log lines left out */
 	struct refused refused[AUTH_REFUSED_MAX];
@@ -73,7 +75,8 @@ struct auth *auth_create(const char *secret)
 		return NULL;
 	a->jwt = jwt_login_create();
 	a->attempts = attempts_create();
-	if (!a->jwt || !a->attempts) {
+	a->ration = ration_create();
+	if (!a->jwt || !a->attempts || !a->ration) {
 		auth_destroy(a);
 		return NULL;
 	}
@@ -106,6 +109,7 @@ void auth_destroy(struct auth *a)
 		cache_remove(a, a->cache);
 	jwt_login_destroy(a->jwt);
 	attempts_destroy(a->attempts);
+	ration_destroy(a->ration);
 	sodium_memzero(a, sizeof(*a));
 	free(a);
 }
@@ -321,12 +325,20 @@ static enum auth_verdict check_token(const struct roster_user *u, const struct r
 }
 
 /* user NULL: whoever the token names. */
-static enum auth_verdict check_jwt(struct auth *a, const struct auth_view *v, const char *user, const char *token, struct jwt_claims *claims,
-				   struct auth_why *why)
+static enum auth_verdict check_jwt(struct auth *a, const struct auth_view *v, const struct broker_client *c, const char *user,
+				   const char *token, struct jwt_claims *claims, struct auth_why *why)
 {
-	enum jwt_verdict verdict = jwt_login_check(a->jwt, v->settings, token, im_clock_wall_ms() / 1000, claims);
+	const struct attempts_from from = { "", c->address, c->websocket };
+	struct jwt_cold cold = { .allowed = ration_allows(a->ration, &from, im_clock_mono_us()) };
+	enum jwt_verdict verdict = jwt_login_check(a->jwt, v->settings, token, im_clock_wall_ms() / 1000, &cold, claims);
 	const struct jwt_text *text = jwt_text(verdict);
 
+	if (verdict != JWT_GOOD && cold.took_us > 0)
+		ration_charge(a->ration, &from, cold.took_us, im_clock_mono_us());
+	if (verdict == JWT_LATER) {
+		a->stats.later++;
+		return say(why, AUTH_LATER, text->rule, text->fix, "%s", text->reason);
+	}
 	if (verdict != JWT_GOOD)
 		return say(why, AUTH_REFUSE, text->rule, text->fix, "%s", text->reason);
 	if (user && strcmp(claims->user, user) != 0)
@@ -353,6 +365,7 @@ static enum auth_verdict check_credential(struct auth *a, const struct auth_view
 	const char *certified = proof->certificate ? proof->certificate->user : "";
 	const struct roster_token *token = password ? find_token(u, password) : NULL;
 	struct jwt_claims claims;
+	enum auth_verdict verdict;
 
 	if (*certified && strcmp(certified, u->name) != 0)
 		return say(why, AUTH_REFUSE, "certificate_user", "connect as the user the certificate names",
@@ -360,8 +373,9 @@ static enum auth_verdict check_credential(struct auth *a, const struct auth_view
 	if (token)
 		return check_token(u, token, grant, why);
 	if (password && jwt_login_applies(a->jwt, password)) {
-		if (check_jwt(a, v, u->name, password, &claims, why) != AUTH_OURS)
-			return AUTH_REFUSE;
+		verdict = check_jwt(a, v, c, u->name, password, &claims, why);
+		if (verdict != AUTH_OURS)
+			return verdict;
 		grant->expires_ms = jwt_end_ms(&claims, v->settings->jwt_skew_s);
 		return AUTH_OURS;
 	}
@@ -381,14 +395,16 @@ static enum auth_verdict check_credential(struct auth *a, const struct auth_view
  * Without a user name a JWT or a certificate says who it is. A good JWT of nobody we know is refused; a certificate
  * that names none of ours may well be of somebody else's devices.
  */
-static enum auth_verdict name_user(struct auth *a, const struct auth_view *v, const struct auth_proof *proof, struct auth_grant *grant,
-				   struct auth_why *why)
+static enum auth_verdict name_user(struct auth *a, const struct auth_view *v, const struct broker_client *c, const struct auth_proof *proof,
+				   struct auth_grant *grant, struct auth_why *why)
 {
 	struct jwt_claims claims;
+	enum auth_verdict verdict;
 
 	if (proof->password && jwt_login_applies(a->jwt, proof->password)) {
-		if (check_jwt(a, v, NULL, proof->password, &claims, why) != AUTH_OURS)
-			return AUTH_REFUSE;
+		verdict = check_jwt(a, v, c, NULL, proof->password, &claims, why);
+		if (verdict != AUTH_OURS)
+			return verdict;
 		if (!roster_user(v->roster, claims.user))
 			return say(why, AUTH_REFUSE, "unknown_user", "imctl user add", "the token is good, but there is no user %s", claims.user);
 		memcpy(grant->user, claims.user, sizeof(grant->user));
@@ -405,7 +421,7 @@ static enum auth_verdict check_user(struct auth *a, const struct auth_view *v, c
 	enum auth_verdict verdict = AUTH_OURS;
 
 	if (!c->user || !*c->user)
-		verdict = name_user(a, v, proof, grant, why);
+		verdict = name_user(a, v, c, proof, grant, why);
 	if (*grant->user)
 		as.user = grant->user;
 	if (verdict == AUTH_OURS)

@@ -9,7 +9,7 @@
  *
  * All but the last take microseconds. A password costs 15-60 ms of the broker's only thread, so proven ones are
  * remembered and unknown ones rationed: over the ration the socket is closed without an answer and the client
- * comes again. Guessing is slowed (attempts.h).
+ * comes again. Guessing is slowed (attempts.h), and bad JWTs together cost a small share of the thread (ration.h).
  */
 #ifndef PLUGIN_AUTH_H
 #define PLUGIN_AUTH_H

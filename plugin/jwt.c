@@ -28,6 +28,7 @@ static const struct jwt_text texts[JWT_VERDICTS] = {
 	[JWT_BAD_USER] = { "jwt_claim", "the claim im_jwt_user_claim is missing or cannot be a user's name",
 			   "names are [a-z0-9][a-z0-9._@-]{0,63}; choose the claim that holds them" },
 	[JWT_NO_MEMORY] = { "no_memory", "out of memory", "try again" },
+	[JWT_LATER] = { "login_ration", "too many bad tokens came lately: unknown ones have to wait", "connect again" },
 };
 
 const struct jwt_text *jwt_text(enum jwt_verdict v)

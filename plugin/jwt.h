@@ -43,6 +43,7 @@ enum jwt_verdict {
 	JWT_BAD_AUDIENCE,
 	JWT_BAD_USER,            /* the claim is missing or no name */
 	JWT_NO_MEMORY,
+	JWT_LATER,               /* not looked at: the caller does not let unknown tokens be verified now */
 	JWT_VERDICTS
 };
 

@@ -21,7 +21,13 @@ size_t jwt_login_keys(const struct jwt_login *j);
 
 /* Whether this password is to be judged as a token. */
 bool jwt_login_applies(const struct jwt_login *j, const char *password);
-enum jwt_verdict jwt_login_check(struct jwt_login *j, const struct im_settings *s, const char *token, int64_t now_s, struct jwt_claims *out);
+/* What a token that is not in the cache may cost, and did. */
+struct jwt_cold {
+	bool allowed;        /* false: JWT_LATER */
+	int64_t took_us;     /* of this thread; 0 = it was in the cache */
+};
+enum jwt_verdict jwt_login_check(struct jwt_login *j, const struct im_settings *s, const char *token, int64_t now_s, struct jwt_cold *cold,
+				 struct jwt_claims *out);
 uint64_t jwt_login_verified(const struct jwt_login *j); /* tokens whose signature was computed */
 
 #endif

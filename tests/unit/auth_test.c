@@ -339,6 +339,36 @@ static void a_bad_jwt_is_never_tried_as_a_password(void **state)
 	assert_int_equal(st.slowed, 0);
 }
 
+/* Counted, not timed: 2,000 bad ES512 tokens would be one to two seconds of the broker's thread. */
+static void bad_jwts_are_rationed_and_known_ones_are_not(void **state)
+{
+	int64_t exp = im_clock_wall_ms() / 1000 + 100;
+	char *known = strdup(jwt_of("alice", exp)), *fresh = strdup(jwt_of("bob", exp));
+	char *bad = strdup(mint_plain("ES512", "{\"sub\":\"alice\",\"exp\":1}")); /* the signature is good, and costs the same */
+	struct auth_view v = { &fake.p.settings, fake.p.roster, fake.p.sessions, fake.link_up };
+	struct broker_client bob = { .id = "bob:pc", .user = "bob", .address = "203.0.113.9", .protocol = 4, .clean = true };
+	struct auth_proof proof = { fresh, NULL };
+	struct auth_stats st;
+	unsigned later = 0;
+
+	(void)state;
+	use_jwts();
+	assert_int_equal(login("alice", "alice:phone", known), AUTH_OURS);
+	for (int i = 0; i < 2000; i++)
+		later += login("alice", "alice:phone", bad) == AUTH_LATER;
+	assert_string_equal(why.rule, "login_ration");
+	auth_stats(fake.p.auth, &st);
+	assert_int_equal(st.verified + later, 2001);
+	assert_true(st.verified < 500);
+	assert_int_equal(st.later, later);
+	assert_int_equal(login("alice", "alice:phone", known), AUTH_OURS);
+	assert_int_equal(login("bob", "bob:phone", fresh), AUTH_LATER); /* the same address */
+	assert_int_equal(auth_check(fake.p.auth, &v, &bob, &proof, &grant, &why), AUTH_OURS); /* another one */
+	free(bad);
+	free(known);
+	free(fresh);
+}
+
 static void without_a_user_name_the_proof_says_who_it_is(void **state)
 {
 	struct certificate bobs = { "bob", 5000 }, strangers = { "meter7", 5000 };
@@ -473,6 +503,7 @@ int main(void)
 		TEST(cold_checks_are_rationed_and_tokens_are_not),
 		TEST(a_jwt_opens_for_its_user_until_it_expires),
 		TEST(a_bad_jwt_is_never_tried_as_a_password),
+		TEST(bad_jwts_are_rationed_and_known_ones_are_not),
 		TEST(without_a_user_name_the_proof_says_who_it_is),
 		TEST(a_certificate_stands_for_the_password),
 		TEST(guessing_is_slowed_and_tokens_are_not),

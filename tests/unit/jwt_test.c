@@ -519,6 +519,7 @@ static void a_verified_token_is_remembered_until_it_ends(void **state)
 {
 	struct jwt_login *j = jwt_login_create();
 	struct im_settings s;
+	struct jwt_cold cold = { .allowed = true };
 	struct jwt_claims c;
 	struct im_err err;
 	char setting[300];
@@ -538,26 +539,33 @@ static void a_verified_token_is_remembered_until_it_ends(void **state)
 	assert_true(jwt_login_applies(j, token));
 	for (int i = 0; i < 5; i++) {
 		memset(&c, 0, sizeof(c));
-		assert_int_equal(jwt_login_check(j, &s, token, NOW, &c), JWT_GOOD);
+		assert_int_equal(jwt_login_check(j, &s, token, NOW, &cold, &c), JWT_GOOD);
 		assert_string_equal(c.user, "alice");
 		assert_int_equal(c.expires_s, 1800000100);
 	}
 	assert_int_equal(jwt_login_verified(j), 1);
 	for (int i = 0; i < 5; i++)
-		assert_int_equal(jwt_login_check(j, &s, bad, NOW, &c), JWT_BAD_SIGNATURE); /* only good ones take room */
+		assert_int_equal(jwt_login_check(j, &s, bad, NOW, &cold, &c), JWT_BAD_SIGNATURE); /* only good ones take room */
 	assert_int_equal(jwt_login_verified(j), 6);
-	assert_int_equal(jwt_login_check(j, &s, token, 1800000100, &c), JWT_EXPIRED);
+	assert_true(cold.took_us > 0);
+	cold.allowed = false;
+	assert_int_equal(jwt_login_check(j, &s, bad, NOW, &cold, &c), JWT_LATER);
+	assert_int_equal(jwt_login_check(j, &s, token, NOW, &cold, &c), JWT_GOOD); /* known */
+	assert_int_equal(cold.took_us, 0);
+	assert_int_equal(jwt_login_verified(j), 6);
+	cold.allowed = true;
+	assert_int_equal(jwt_login_check(j, &s, token, 1800000100, &cold, &c), JWT_EXPIRED);
 	s.jwt_max_bytes = 128;
-	assert_int_equal(jwt_login_check(j, &s, token, NOW, &c), JWT_TOO_LARGE);
+	assert_int_equal(jwt_login_check(j, &s, token, NOW, &cold, &c), JWT_TOO_LARGE);
 	s.jwt_max_bytes = 8192;
-	assert_int_equal(jwt_login_check(j, &s, token, NOW, &c), JWT_GOOD);
+	assert_int_equal(jwt_login_check(j, &s, token, NOW, &cold, &c), JWT_GOOD);
 	s.jwt_issuer = (char *)"somebody"; /* SIGHUP: what the old rules allowed counts no more */
 	assert_int_equal(jwt_login_load(j, &s, &err), IM_OK);
-	assert_int_equal(jwt_login_check(j, &s, token, NOW, &c), JWT_BAD_ISSUER);
+	assert_int_equal(jwt_login_check(j, &s, token, NOW, &cold, &c), JWT_BAD_ISSUER);
 	s.jwt_issuer = (char *)"";
 	s.jwt_keys = (char *)"jwks:/does/not/exist";
 	assert_int_equal(jwt_login_load(j, &s, &err), IM_FAILED);
-	assert_int_equal(jwt_login_check(j, &s, token, NOW, &c), JWT_GOOD); /* the old keys stay */
+	assert_int_equal(jwt_login_check(j, &s, token, NOW, &cold, &c), JWT_GOOD); /* the old keys stay */
 	jwt_login_destroy(j);
 }
 
