@@ -35,6 +35,11 @@ void store_roster(struct store *s, store_roster_fn *row, void *arg)
 	s->driver->roster(s, row, arg);
 }
 
+void store_push(struct store *s, store_push_fn *row, void *arg)
+{
+	s->driver->push(s, row, arg);
+}
+
 void store_append(struct store *s, const struct store_entry *entries, size_t n, store_done_fn *done, void *arg)
 {
 	s->driver->append(s, entries, n, done, arg);
@@ -71,6 +76,11 @@ void store_device(struct store *s, const char *user, const char *device, store_d
 void store_devices(struct store *s, const char *user, store_device_fn *row, store_done_fn *done, void *arg)
 {
 	s->driver->devices(s, user, row, done, arg);
+}
+
+void store_stream(struct store *s, uint64_t after, unsigned limit, store_stream_fn *row, store_done_fn *done, void *arg)
+{
+	s->driver->stream(s, after, limit, row, done, arg);
 }
 
 bool store_full(struct store *s)

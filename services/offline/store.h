@@ -45,6 +45,7 @@ enum store_kind {
 	STORE_SECTIONS, /* lease epochs, before their first use */
 	STORE_ROSTER,   /* item */
 	STORE_REFUSAL,  /* an error owed to a device; done = true: it is out */
+	STORE_PUSH,     /* push: upsert by key, or removed = true */
 	STORE_POSITION, /* nothing but the high-water mark: a journal record that needed no other entry */
 };
 
@@ -75,6 +76,7 @@ struct store_entry {
 	const Im__Bus__StoredSection *const *sections;
 	size_t n_sections;
 	const Im__Bus__RosterItem *roster;
+	const Im__Bus__StoredPush *push;
 	const Im__Bus__StoredRefusal *refusal; /* key: unique; the inbox derives it from the position */
 };
 
@@ -116,6 +118,8 @@ typedef void store_cursor_fn(void *arg, const struct store_cursor *c);
 typedef void store_device_fn(void *arg, const struct store_device *d);
 typedef void store_refusal_fn(void *arg, const Im__Bus__StoredRefusal *r);
 typedef void store_roster_fn(void *arg, const Im__Bus__RosterItem *item);
+typedef void store_push_fn(void *arg, const Im__Bus__StoredPush *p);
+typedef void store_stream_fn(void *arg, uint64_t row, struct message *m); /* borrowed: message_ref to keep */
 typedef void store_count_fn(void *arg, enum im_status st, unsigned n);
 
 struct store_stats {
@@ -138,6 +142,7 @@ struct store_driver {
 	void (*close)(struct store *s);
 	const struct store_start *(*start)(struct store *s);
 	void (*roster)(struct store *s, store_roster_fn *row, void *arg); /* every item, synchronously, at start only */
+	void (*push)(struct store *s, store_push_fn *row, void *arg); /* everything, synchronously, at start only */
 	void (*append)(struct store *s, const struct store_entry *entries, size_t n, store_done_fn *done, void *arg);
 	void (*lookup)(struct store *s, struct store_lookup_conv *convs, size_t n_convs,
 		       struct store_lookup_id *ids, size_t n_ids, store_done_fn *done, void *arg); /* arrays live until done */
@@ -148,6 +153,12 @@ struct store_driver {
 	void (*device)(struct store *s, const char *user, const char *device, store_device_fn *row, store_cursor_fn *cursor,
 		       store_refusal_fn *refusal, store_done_fn *done, void *arg); /* the device (0 or 1), its cursors, what it is owed */
 	void (*devices)(struct store *s, const char *user, store_device_fn *row, store_done_fn *done, void *arg);
+	/*
+	 * Messages of all conversations in the order in which they were stored, from behind `after` on (STORE_STREAM_END: the newest
+	 * alone). Rows only: what was answered a moment ago may not be there yet, up to a second on a busy server. Row numbers
+	 * grow, stay what they are in this store, and mean nothing in a restored one.
+	 */
+	void (*stream)(struct store *s, uint64_t after, unsigned limit, store_stream_fn *row, store_done_fn *done, void *arg);
 	bool (*full)(struct store *s); /* more than im_store_backlog waits: ask again later, take no more input now */
 	void (*stats)(struct store *s, struct store_stats *out);
 	bool (*snapshot)(struct store *s, struct store_snapshot *out); /* false: nothing here outlives the process */
@@ -158,6 +169,7 @@ enum im_status store_open(const char *url, struct im_loop *loop, const struct im
 void store_close(struct store *s); /* NULL is fine */
 const struct store_start *store_start(struct store *s);
 void store_roster(struct store *s, store_roster_fn *row, void *arg);
+void store_push(struct store *s, store_push_fn *row, void *arg);
 void store_append(struct store *s, const struct store_entry *entries, size_t n, store_done_fn *done, void *arg);
 void store_lookup(struct store *s, struct store_lookup_conv *convs, size_t n_convs, struct store_lookup_id *ids, size_t n_ids, store_done_fn *done, void *arg);
 void store_history(struct store *s, const struct store_range *range, store_message_fn *row, store_done_fn *done, void *arg);
@@ -165,6 +177,8 @@ void store_conversations(struct store *s, const char *user, store_conversation_f
 void store_unread(struct store *s, const char *user, const char *conv, uint64_t read, store_count_fn *done, void *arg);
 void store_device(struct store *s, const char *user, const char *device, store_device_fn *row, store_cursor_fn *cursor, store_refusal_fn *refusal, store_done_fn *done, void *arg);
 void store_devices(struct store *s, const char *user, store_device_fn *row, store_done_fn *done, void *arg);
+#define STORE_STREAM_END UINT64_MAX
+void store_stream(struct store *s, uint64_t after, unsigned limit, store_stream_fn *row, store_done_fn *done, void *arg);
 bool store_full(struct store *s);
 void store_stats(struct store *s, struct store_stats *out);
 bool store_snapshot(struct store *s, struct store_snapshot *out);

@@ -69,6 +69,14 @@ void ask_devices(struct store_asker *q, const char *user, store_device_fn *row, 
 	ask(q, r, done, arg);
 }
 
+void ask_stream(struct store_asker *q, uint64_t after, unsigned limit, store_stream_fn *row, store_done_fn *done, void *arg)
+{
+	struct store_read *r = need(read_stream(after, limit));
+
+	r->on_stream = row;
+	ask(q, r, done, arg);
+}
+
 struct append *ask_append(struct store_asker *q, const struct store_entry *entries, size_t n, store_done_fn *done, void *arg)
 {
 	struct append *a = append_create(entries, n);

@@ -23,6 +23,7 @@ void ask_unread(struct store_asker *q, const char *user, const char *conv, uint6
 void ask_device(struct store_asker *q, const char *user, const char *device, store_device_fn *row, store_cursor_fn *cursor,
 		store_refusal_fn *refusal, store_done_fn *done, void *arg);
 void ask_devices(struct store_asker *q, const char *user, store_device_fn *row, store_done_fn *done, void *arg);
+void ask_stream(struct store_asker *q, uint64_t after, unsigned limit, store_stream_fn *row, store_done_fn *done, void *arg);
 /* The append made from these, accepted by the tail - or an empty one with st = IM_FAILED, to be answered in its turn. */
 struct append *ask_append(struct store_asker *q, const struct store_entry *entries, size_t n, store_done_fn *done, void *arg);
 

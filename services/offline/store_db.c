@@ -26,6 +26,9 @@ static const char schema[] =
 	"CREATE INDEX refusal_device ON refusal(user, device);"
 	"CREATE TABLE high_water(node INTEGER NOT NULL, epoch INTEGER NOT NULL, next INTEGER NOT NULL, PRIMARY KEY(node, epoch)) STRICT, WITHOUT ROWID;";
 
+/* What push keeps: tokens and positions (im.bus.StoredPush). */
+static const char push_schema[] = "CREATE TABLE push(key TEXT PRIMARY KEY, data BLOB NOT NULL) STRICT, WITHOUT ROWID;";
+
 static const char *const sql[DB_STATEMENTS] = {
 	[DB_BEGIN] = "BEGIN IMMEDIATE",
 	[DB_COMMIT] = "COMMIT",
@@ -72,6 +75,11 @@ static const char *const sql[DB_STATEMENTS] = {
 	[DB_REFUSAL_DONE] = "DELETE FROM refusal WHERE key = ?1",
 	[DB_REFUSALS] = "SELECT key, data FROM refusal WHERE user = ?1 AND device = ?2 ORDER BY key",
 	[DB_HIGH_SET] = "INSERT INTO high_water(node, epoch, next) VALUES(?1, ?2, ?3) ON CONFLICT(node, epoch) DO UPDATE SET next = max(next, excluded.next)",
+	[DB_PUSH_SET] = "INSERT INTO push(key, data) VALUES(?1, ?2) ON CONFLICT(key) DO UPDATE SET data = excluded.data",
+	[DB_PUSH_REMOVE] = "DELETE FROM push WHERE key = ?1",
+	[DB_PUSH] = "SELECT data FROM push",
+	[DB_STREAM] = "SELECT data, row FROM message WHERE row > ?1 ORDER BY row LIMIT ?2",
+	[DB_STREAM_END] = "SELECT data, row FROM message ORDER BY row DESC LIMIT 1",
 	[DB_HIGH] = "SELECT node, epoch, next FROM high_water ORDER BY node, epoch",
 };
 
@@ -166,7 +174,7 @@ static bool run_text(struct store_db *db, const char *text)
 }
 
 /* Changes of the schema are further steps here; tests/fixtures has a store of each version. */
-static const char *const schema_steps[] = { schema };
+static const char *const schema_steps[] = { schema, push_schema };
 const struct im_schema store_db_schema = { schema_steps, sizeof(schema_steps) / sizeof(schema_steps[0]) };
 
 /* NORMAL: a commit is not synced, because the log is; a checkpoint is, and only then the log is trimmed. */

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 
 /* Fields of im.bus.LogEntry. */
-enum { NODE = 1, EPOCH, NEXT, MESSAGE, CURSOR, DEVICE, SECTIONS, ROSTER, REFUSAL, MORE };
+enum { NODE = 1, EPOCH, NEXT, MESSAGE, CURSOR, DEVICE, SECTIONS, ROSTER, REFUSAL, MORE, PUSH };
 
 /* ---- making and freeing */
 
@@ -103,6 +103,13 @@ static bool keep(struct entry *e, const struct store_entry *from)
 		e->packed.key = from->refusal->key;
 		e->packed.done = from->refusal->done;
 		return keep_packed(e, &from->refusal->base, from->refusal->user, from->refusal->device);
+	case STORE_PUSH:
+		e->packed.done = from->push->removed;
+		if (!keep_packed(e, &from->push->base, from->push->key, ""))
+			return false;
+		e->packed.name = e->packed.user;
+		e->packed.user = NULL; /* no read of a user's changes by it */
+		return true;
 	case STORE_POSITION:
 		return true;
 	}
@@ -205,7 +212,8 @@ void entry_pack(const struct entry *e, bool more, struct im_buf *out)
 		break;
 	case STORE_ROSTER:
 	case STORE_REFUSAL:
-		at = pack_open(out, e->kind == STORE_ROSTER ? ROSTER : REFUSAL);
+	case STORE_PUSH:
+		at = pack_open(out, e->kind == STORE_ROSTER ? ROSTER : e->kind == STORE_REFUSAL ? REFUSAL : PUSH);
 		im_buf_add(out, e->packed.data, e->packed.len);
 		pack_close(out, at);
 		break;
@@ -255,6 +263,9 @@ static enum im_status unpack_other(const uint8_t *data, size_t len, const struct
 	} else if (le->refusal) {
 		e.kind = STORE_REFUSAL;
 		e.refusal = le->refusal;
+	} else if (le->push) {
+		e.kind = STORE_PUSH;
+		e.push = le->push;
 	}
 	*out = append_create(&e, 1);
 	im__bus__log_entry__free_unpacked(le, NULL);

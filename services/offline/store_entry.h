@@ -36,12 +36,13 @@ struct entry {
 			size_t n;
 		} sections;
 		struct {
-			uint8_t *data;           /* RosterItem, StoredRefusal as they stand in the log */
+			uint8_t *data;           /* RosterItem, StoredRefusal, StoredPush as they stand in the log */
 			size_t len;
 			uint64_t key;            /* refusal; roster: version */
 			const char *user, *device; /* refusal; a member item has only the user; else NULL */
 			const char *group;       /* member item */
-			bool done;               /* refusal */
+			const char *name;        /* push: its key */
+			bool done;               /* refusal; push: removed */
 		} packed;
 	};
 	void *memory; /* what the strings and arrays above live in */

@@ -405,6 +405,18 @@ static bool apply_refusal(struct store_index *ix, const struct entry *e)
 	return store_db_run(ix->db, s);
 }
 
+static bool apply_push(struct store_index *ix, const struct entry *e)
+{
+	sqlite3_stmt *s = store_db_get(ix->db, e->packed.done ? DB_PUSH_REMOVE : DB_PUSH_SET);
+
+	if (!s)
+		return false;
+	store_db_text(s, 1, e->packed.name);
+	if (!e->packed.done)
+		(void)sqlite3_bind_blob(s, 2, e->packed.data, (int)e->packed.len, SQLITE_STATIC); /* NULL is refused by the table */
+	return store_db_run(ix->db, s);
+}
+
 static bool write_high(struct store_index *ix)
 {
 	for (size_t i = 0; i < ix->n_high; i++) {
@@ -452,6 +464,7 @@ static bool apply_entry(struct store_index *ix, const struct entry *e, struct im
 	case STORE_SECTIONS: return apply_sections(ix, e);
 	case STORE_ROSTER: return apply_roster(ix, e);
 	case STORE_REFUSAL: return apply_refusal(ix, e);
+	case STORE_PUSH: return apply_push(ix, e);
 	case STORE_POSITION: return true;
 	}
 	return false;

@@ -45,10 +45,14 @@ static void on_wake(void *arg)
 		read_answer(r, ms->tail);
 }
 
+static void memory_rows(struct memory_store *ms, struct store_read *r);
+
 static void ask(void *store, struct store_read *r)
 {
 	struct memory_store *ms = store;
 
+	if (r->kind == READ_STREAM)
+		memory_rows(ms, r);
 	read_overlay(r);
 	read_queue_put(&ms->reads, r);
 	im_wake_send(ms->wake);
@@ -124,6 +128,13 @@ static void memory_roster(struct store *s, store_roster_fn *row, void *arg)
 	(void)arg;
 }
 
+static void memory_push(struct store *s, store_push_fn *row, void *arg)
+{
+	(void)s; /* a new one has none, and it is only asked at start */
+	(void)row;
+	(void)arg;
+}
+
 static void memory_append(struct store *s, const struct store_entry *entries, size_t n, store_done_fn *done, void *arg)
 {
 	struct memory_store *ms = memory(s);
@@ -169,6 +180,22 @@ static void memory_devices(struct store *s, const char *user, store_device_fn *r
 	ask_devices(&memory(s)->asker, user, row, done, arg);
 }
 
+/* The n-th message is row n. */
+static void memory_rows(struct memory_store *ms, struct store_read *r)
+{
+	uint64_t number = 0, last = ms->messages, from = r->range.from == STORE_STREAM_END ? last - (last > 0) : r->range.from;
+
+	for (const struct append *a = ms->kept.first; a; a = a->next)
+		for (size_t i = 0; i < a->n; i++)
+			if (a->entries[i].kind == STORE_MESSAGE && ++number > from && r->n_rows < r->range.limit)
+				(void)read_add_numbered(r, number, message_ref(a->entries[i].message.m)); /* r->st has the failure */
+}
+
+static void memory_stream(struct store *s, uint64_t after, unsigned limit, store_stream_fn *row, store_done_fn *done, void *arg)
+{
+	ask_stream(&memory(s)->asker, after, limit, row, done, arg);
+}
+
 static bool memory_full(struct store *s)
 {
 	(void)s;
@@ -187,6 +214,7 @@ const struct store_driver store_memory = {
 	.close = memory_close,
 	.start = memory_start,
 	.roster = memory_roster,
+	.push = memory_push,
 	.append = memory_append,
 	.lookup = memory_lookup,
 	.history = memory_history,
@@ -194,6 +222,7 @@ const struct store_driver store_memory = {
 	.unread = memory_unread,
 	.device = memory_device,
 	.devices = memory_devices,
+	.stream = memory_stream,
 	.full = memory_full,
 	.stats = memory_stats,
 };

@@ -56,6 +56,7 @@ static void read_free(struct store_read *r, struct store_tail *t)
 	free(r->tail);
 	free(r->notes);
 	free(r->rows);
+	free(r->numbers);
 	free(r);
 }
 
@@ -190,6 +191,23 @@ struct store_read *read_unread(struct store_tail *t, const char *user, const cha
 	return r;
 }
 
+struct store_read *read_stream(uint64_t after, unsigned limit)
+{
+	struct store_read *r = read_create(READ_STREAM);
+
+	if (!r)
+		return NULL;
+	r->range.from = after;
+	r->range.limit = limit == 0 || limit > READ_LIMIT ? READ_LIMIT : limit;
+	r->needs_rows = true;
+	r->numbers = calloc(r->range.limit, sizeof(*r->numbers));
+	if (!r->numbers) {
+		free(r);
+		return NULL;
+	}
+	return r;
+}
+
 struct store_read *read_user(struct store_tail *t, enum read_kind kind, const char *user, const char *device)
 {
 	struct store_read *r = read_create(kind);
@@ -244,6 +262,16 @@ bool read_add_message(struct store_read *r, struct message *m)
 	r->rows[r->n_rows++] = m;
 	r->row_bytes += m->body_len;
 	return true;
+}
+
+bool read_add_numbered(struct store_read *r, uint64_t number, struct message *m)
+{
+	if (r->n_rows == r->range.limit) {
+		message_unref(m);
+		return false;
+	}
+	r->numbers[r->n_rows] = number;
+	return read_add_message(r, m);
 }
 
 struct read_conv *read_add_conv(struct store_read *r, const char *name)
@@ -486,9 +514,15 @@ static void answer_device(struct store_read *r)
 	}
 }
 
+static void answer_stream(struct store_read *r)
+{
+	for (size_t i = 0; i < r->n_rows; i++)
+		r->on_stream(r->arg, r->numbers[i], r->rows[i]);
+}
+
 static void note_slowness(const struct store_read *r)
 {
-	static const char *const names[] = { "lookup", "history", "conversations", "unread", "device", "devices" };
+	static const char *const names[] = { "lookup", "history", "conversations", "unread", "device", "devices", "stream" };
 	int64_t took = im_clock_mono_ms() - r->asked_ms;
 
 	if (took >= SLOW_MS)
@@ -506,6 +540,7 @@ void read_answer(struct store_read *r, struct store_tail *t)
 		case READ_CONVERSATIONS: answer_conversations(r, t); break;
 		case READ_DEVICE:
 		case READ_DEVICES: answer_device(r); break;
+		case READ_STREAM: answer_stream(r); break;
 		default: break;
 		}
 	}

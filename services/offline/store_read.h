@@ -11,7 +11,7 @@
 #define READ_LIMIT 1000u   /* messages of one history question */
 #define UNREAD_MOST 100u   /* nobody shows more than "99+" */
 
-enum read_kind { READ_LOOKUP, READ_HISTORY, READ_CONVERSATIONS, READ_UNREAD, READ_DEVICE, READ_DEVICES };
+enum read_kind { READ_LOOKUP, READ_HISTORY, READ_CONVERSATIONS, READ_UNREAD, READ_DEVICE, READ_DEVICES, READ_STREAM };
 
 struct read_conv {             /* of a user; READ_CONVERSATIONS, READ_DEVICE */
 	uint64_t read;
@@ -50,6 +50,7 @@ struct store_read {
 	store_cursor_fn *on_cursor;
 	store_refusal_fn *on_refusal;
 	store_count_fn *on_count;
+	store_stream_fn *on_stream;
 	void *arg;
 
 	char *user, *device, *conv;   /* the question */
@@ -70,6 +71,7 @@ struct store_read {
 	size_t n_notes;
 
 	struct message **rows;        /* the answer */
+	uint64_t *numbers;            /* READ_STREAM: of these rows */
 	size_t n_rows, cap_rows;
 	size_t row_bytes;
 	bool rows_cut;                /* the question's limits ended the rows, not their end: upwards, the tail does not follow */
@@ -83,11 +85,13 @@ struct store_read {
 struct store_read *read_lookup(struct store_tail *t, struct store_lookup_conv *convs, size_t n_convs, struct store_lookup_id *ids, size_t n_ids);
 struct store_read *read_history(struct store_tail *t, const struct store_range *range);
 struct store_read *read_unread(struct store_tail *t, const char *user, const char *conv, uint64_t read);
+struct store_read *read_stream(uint64_t after, unsigned limit);
 struct store_read *read_user(struct store_tail *t, enum read_kind kind, const char *user, const char *device); /* the other three */
 
 /* For whoever brings the rows. false: out of memory, or (read_add_message) enough. Takes over the reference. */
 bool read_wants_more(const struct store_read *r, const struct message *m);
 bool read_add_message(struct store_read *r, struct message *m);
+bool read_add_numbered(struct store_read *r, uint64_t number, struct message *m); /* READ_STREAM: at most its limit */
 struct read_conv *read_add_conv(struct store_read *r, const char *name);
 bool read_set_device(struct store_read *r, const struct store_device *d);
 bool read_add_refusal(struct store_read *r, uint64_t key, const void *data, size_t len);

@@ -263,6 +263,25 @@ static enum im_status run_devices(struct store_db *db, struct store_read *r)
 	return st == IM_OK ? r->st : st;
 }
 
+static enum im_status run_stream(struct store_db *db, struct store_read *r)
+{
+	bool newest = r->range.from == STORE_STREAM_END;
+	sqlite3_stmt *s = store_db_get(db, newest ? DB_STREAM_END : DB_STREAM);
+	enum im_status st;
+	struct message *m;
+
+	if (s && !newest) {
+		sqlite3_bind_int64(s, 1, r->range.from > INT64_MAX ? INT64_MAX : (int64_t)r->range.from);
+		sqlite3_bind_int64(s, 2, r->range.limit);
+	}
+	while ((st = next_message(s, &m)) == IM_OK)
+		if (!read_add_numbered(r, (uint64_t)sqlite3_column_int64(s, 1), m))
+			break;
+	if (s)
+		(void)sqlite3_reset(s); /* st has the error */
+	return st == IM_FAILED ? IM_FAILED : r->st;
+}
+
 /* ---- the thread */
 
 static void run(struct store_db *db, struct store_read *r)
@@ -270,6 +289,7 @@ static void run(struct store_db *db, struct store_read *r)
 	static enum im_status (*const runs[])(struct store_db *, struct store_read *) = {
 		[READ_LOOKUP] = run_lookup, [READ_HISTORY] = run_history, [READ_CONVERSATIONS] = run_conversations,
 		[READ_UNREAD] = run_unread, [READ_DEVICE] = run_device, [READ_DEVICES] = run_devices,
+		[READ_STREAM] = run_stream,
 	};
 	struct im_err err;
 

@@ -541,6 +541,24 @@ static void sqlite_roster(struct store *s, store_roster_fn *row, void *arg)
 		im_log(IM_LOG_ERROR, "evt=roster_unreadable path=%s", sqlite(s)->db_path);
 }
 
+static void sqlite_push(struct store *s, store_push_fn *row, void *arg)
+{
+	sqlite3_stmt *st = store_db_get(sqlite(s)->front, DB_PUSH);
+	int rc = SQLITE_MISUSE;
+
+	while (st && (rc = sqlite3_step(st)) == SQLITE_ROW) {
+		Im__Bus__StoredPush *p = im__bus__stored_push__unpack(NULL, (size_t)sqlite3_column_bytes(st, 0), sqlite3_column_blob(st, 0));
+
+		if (!p)
+			continue;
+		row(arg, p);
+		im__bus__stored_push__free_unpacked(p, NULL);
+	}
+	(void)sqlite3_reset(st); /* rc has the error */
+	if (rc != SQLITE_DONE)
+		im_log(IM_LOG_ERROR, "evt=push_unreadable path=%s then=\"devices register anew\"", sqlite(s)->db_path);
+}
+
 static void sqlite_lookup(struct store *s, struct store_lookup_conv *convs, size_t n_convs,
 			  struct store_lookup_id *ids, size_t n_ids,
 			  store_done_fn *done, void *arg)
@@ -578,6 +596,11 @@ static void sqlite_devices(struct store *s, const char *user, store_device_fn *r
 	ask_devices(&sqlite(s)->asker, user, row, done, arg);
 }
 
+static void sqlite_stream(struct store *s, uint64_t after, unsigned limit, store_stream_fn *row, store_done_fn *done, void *arg)
+{
+	ask_stream(&sqlite(s)->asker, after, limit, row, done, arg);
+}
+
 static bool sqlite_full(struct store *s)
 {
 	return sqlite(s)->backlog > sqlite(s)->backlog_most;
@@ -604,6 +627,7 @@ const struct store_driver store_sqlite = {
 	.close = sqlite_close,
 	.start = sqlite_start,
 	.roster = sqlite_roster,
+	.push = sqlite_push,
 	.append = sqlite_append,
 	.lookup = sqlite_lookup,
 	.history = sqlite_history,
@@ -611,6 +635,7 @@ const struct store_driver store_sqlite = {
 	.unread = sqlite_unread,
 	.device = sqlite_device,
 	.devices = sqlite_devices,
+	.stream = sqlite_stream,
 	.full = sqlite_full,
 	.stats = sqlite_stats,
 	.snapshot = sqlite_snapshot,
