@@ -137,6 +137,42 @@ static const struct command_arg why_args[] = {
 	{"what", ARG_TEXT, ARG_REQUIRED, 1, IM_TOPIC_MAX, NULL, "client id, topic or filter"},
 	END,
 };
+static const struct command_arg push_register_args[] = {
+	{"provider", ARG_TEXT, ARG_REQUIRED, 1, 15, NULL, "apns, fcm, webpush, huawei, harmony, xiaomi, oppo, vivo or honor"},
+	{"app", ARG_ID, ARG_REQUIRED, 0, 0, NULL, "which of the provider's apps, as the server's files are named"},
+	{"token", ARG_TEXT, ARG_REQUIRED, 1, 4096, NULL, "what the provider gave the app; webpush: the endpoint"},
+	{"p256dh", ARG_TEXT, 0, 1, 128, NULL, "webpush: the subscription's key"},
+	{"auth", ARG_TEXT, 0, 1, 64, NULL, "webpush: the subscription's secret"},
+	{"env", ARG_WORD, 0, 0, 0, "production|sandbox", "apns, if it is known"},
+	{"language", ARG_TEXT, 0, 2, 35, NULL, "of general texts: a BCP 47 tag like de or pt-BR"},
+	{"privacy", ARG_WORD, 0, 0, 0, "none|sender|content", "the most that may be shown (default: im_push_privacy, never more)"},
+	{"quiet_from", ARG_TEXT, 0, 5, 5, NULL, "no pushes from this local time on, like 22:00 ..."},
+	{"quiet_to", ARG_TEXT, 0, 5, 5, NULL, "... to this"},
+	{"zone", ARG_TEXT, 0, 1, 64, NULL, "the device's time zone: Europe/Berlin, +08:00"},
+	END,
+};
+static const struct command_arg push_unregister_args[] = {
+	{"provider", ARG_TEXT, 0, 1, 15, NULL, "only there (default: everywhere)"},
+	END,
+};
+static const struct command_arg push_device_args[] = {
+	USER("whose"),
+	{"client_id", ARG_TEXT, 0, 1, IM_CLIENT_ID_MAX, NULL, "which device (default: any)"},
+	{"provider", ARG_TEXT, 0, 1, 15, NULL, "with which provider (default: any)"},
+	END,
+};
+static const struct command_arg push_why_args[] = {
+	USER("the recipient"),
+	{"conv", ARG_CONV, ARG_REQUIRED, 0, 0, NULL, "the conversation as the recipient sees it"},
+	{"seq", ARG_INT, ARG_REQUIRED, 1, SEQ_MAX, NULL, "which message"},
+	{"client_id", ARG_TEXT, 0, 1, IM_CLIENT_ID_MAX, NULL, "which device (default: any)"},
+	{"provider", ARG_TEXT, 0, 1, 15, NULL, "with which provider (default: any)"},
+	END,
+};
+static const struct command_arg push_stats_args[] = {
+	{"provider", ARG_TEXT, 0, 1, 15, NULL, "with what is in its bridge's outbox"},
+	END,
+};
 
 static const struct command_arg backup_args[] = {
 	{"file", ARG_TEXT, ARG_REQUIRED, 1, FILE_MAX, NULL, "imctl: a path; other admins: a name in {im_dir}/backups"},
@@ -153,6 +189,9 @@ const struct command command_table[] = {
 	{"groups", WHO_BOTH, as_user_paged_args, command_groups, "the user's groups"},
 	{"members", WHO_BOTH, members_args, command_members, "who is in a group"},
 	{"device.set", WHO_USER, device_args, command_device_set, "the largest packet this device takes"},
+	{"push.register", WHO_USER, push_register_args, command_push_register, "wakes this device by its provider when it is away"},
+	{"push.unregister", WHO_USER, push_unregister_args, command_push_unregister, "ends that (logout)"},
+	{"push.get", WHO_USER, no_args, command_push_get, "how this device is registered, without its token"},
 
 	{"user.add", WHO_ADMIN, user_add_args, command_user_add, "makes a user"},
 	{"user.import", WHO_ADMIN, import_args, command_user_import, "makes many users; reports each that could not be made"},
@@ -179,6 +218,10 @@ const struct command command_table[] = {
 	{"session.list", WHO_ADMIN, session_list_args, command_session_list, "who is connected"},
 	{"session.kick", WHO_ADMIN, session_kick_args, command_session_kick, "ends connections"},
 	{"send", WHO_ADMIN, send_args, command_send, "sends as a user or as the system; answers once it is stored"},
+	{"push.list", WHO_ADMIN, user_args, command_push_list, "where a user's devices are registered"},
+	{"push.test", WHO_ADMIN, push_device_args, command_push_test, "sends one push to a device"},
+	{"push.why", WHO_ADMIN, push_why_args, command_push_why, "whether a message would be pushed now, and what became of its push"},
+	{"push.stats", WHO_ADMIN, push_stats_args, command_push_stats, "how the feeds and a bridge's outbox are doing"},
 	{"status", WHO_ADMIN, no_args, command_status, "how all parts are doing"},
 	{"why", WHO_ADMIN, why_args, command_why, "whether a user may connect, publish or subscribe, and the rule that decides"},
 	{"backup", WHO_ADMIN, backup_args, command_backup, "begins a backup of everything; backup.status tells how it goes"},

@@ -73,6 +73,7 @@ json_t *command_describe(const struct command *c, bool admin); /* for `commands`
 /* ---- what commands work on; counted, since store and link may answer after request_destroy */
 
 struct backup; /* backup.h */
+struct push;   /* push.h */
 
 struct command_env {
 	unsigned refs;
@@ -85,6 +86,7 @@ struct command_env {
 	struct delivery *delivery;
 	struct inbox *inbox;
 	struct backup *backup;
+	struct push *push;         /* NULL: im_push names no provider */
 	int64_t started_ms;
 	unsigned calls;            /* under way */
 	unsigned lists;            /* of admin commands, under way */
@@ -190,6 +192,8 @@ void page_names(struct call *call, struct names *n, const char *field, name_row_
 
 /* The functions of the table, by file. */
 command_fn command_backup, command_backup_status;
+command_fn command_push_register, command_push_unregister, command_push_get, command_push_list, command_push_test, command_push_why,
+	command_push_stats;
 command_fn command_user_add, command_user_import, command_user_remove, command_user_password, command_user_disable,
 	command_user_enable, command_user_title, command_user_list, command_user_show;
 command_fn command_token_issue, command_token_revoke, command_token_list;

@@ -58,6 +58,16 @@ struct delivery_session_info {
 	uint64_t handed;         /* messages handed over in this session */
 	bool catching_up;
 };
+/* What is known of a device in memory. got: its cursor in the conversation has reached seq; false may mean that it is not in memory. */
+struct delivery_presence {
+	bool connected;          /* it has a session with an inbox */
+	bool acks;               /* and has ever sent im/v1/ack */
+	bool got;
+	bool elsewhere;          /* another device of the user is connected, acks, and has got it */
+};
+void delivery_presence(struct delivery *d, const char *user, const char *client_id, const char *conv, uint64_t seq,
+		       struct delivery_presence *out);
+
 typedef void delivery_session_fn(void *arg, const struct delivery_session_info *s);
 void delivery_each_session(struct delivery *d, const char *user, delivery_session_fn *fn, void *arg); /* user NULL: all */
 bool delivery_find_session(struct delivery *d, uint64_t handle, struct delivery_session_info *out);

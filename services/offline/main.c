@@ -8,6 +8,7 @@
 #include "inbox.h"
 #include "lease.h"
 #include "link.h"
+#include "push.h"
 #include "request.h"
 #include "roster/roster.h"
 #include "service/service.h"
@@ -29,6 +30,7 @@ struct offline {
 	struct inbox *inbox;
 	struct request *request;
 	struct backup *backup;
+	struct push *push;           /* NULL: nobody is pushed */
 	struct im_after *after;
 	struct im_timer *drain;
 };
@@ -137,6 +139,7 @@ static void on_turn_end(void *arg)
 	struct offline *o = arg;
 
 	delivery_turn_end(o->delivery);
+	push_turn_end(o->push);
 	link_flush(o->link);
 }
 
@@ -188,6 +191,10 @@ static enum im_status build(struct service *s, struct offline *o, struct im_err 
 	if (st != IM_OK)
 		return st;
 	request_set_backup(o->request, o->backup);
+	st = push_create(s->loop, &s->settings, o->store, o->roster, o->delivery, &o->push, err);
+	if (st != IM_OK)
+		return st;
+	request_set_push(o->request, o->push);
 	o->after = im_after_create(s->loop, on_turn_end, o);
 	if (!o->after)
 		return im_fail(err, IM_FAILED, "out of memory");
@@ -216,6 +223,7 @@ static void bus_up(struct service *s)
 
 	lease_bus(o->lease, s->bus);
 	link_bus(o->link, s->bus);
+	push_bus(o->push, s->bus);
 }
 
 static void bus_down(struct service *s, const char *why)
@@ -225,6 +233,7 @@ static void bus_down(struct service *s, const char *why)
 	im_log(IM_LOG_WARNING, "evt=bus_down reason=\"%s\"", why);
 	lease_bus(o->lease, NULL);
 	link_bus(o->link, NULL);
+	push_bus(o->push, NULL);
 }
 
 static void message(struct service *s, const char *topic, const void *payload, size_t len)
@@ -238,6 +247,10 @@ static void message(struct service *s, const char *topic, const void *payload, s
 			service_ready(s);
 	} else if (strcmp(topic, "$im/seq/res/" CLIENT_ID) == 0) {
 		lease_answer(o->lease, payload, len);
+	} else if (strncmp(topic, PUSH_TOPIC, sizeof(PUSH_TOPIC) - 1) == 0) {
+		const char *provider = topic + sizeof(PUSH_TOPIC) - 1;
+
+		push_message(o->push, provider, strcspn(provider, "/"), payload, len);
 	}
 }
 
@@ -260,9 +273,11 @@ static void stop(struct service *s)
 		inbox_stop(o->inbox);
 	request_destroy(o->request);
 	backup_job_destroy(o->backup);
+	push_stop(o->push);
 	delivery_destroy(o->delivery); /* gives the store what has settled */
 	store_close(o->store);         /* answers what is pending: the inbox is there, and tells nobody */
 	inbox_destroy(o->inbox);
+	push_destroy(o->push);
 	link_destroy(o->link);
 	lease_destroy(o->lease);
 	roster_destroy(o->roster);
@@ -273,7 +288,7 @@ static void stop(struct service *s)
 
 int main(int argc, char **argv)
 {
-	static const char *const filters[] = {"$im/seq/res/" CLIENT_ID, "$im/sink", NULL};
+	static const char *const filters[] = {"$im/seq/res/" CLIENT_ID, "$im/sink", PUSH_TOPIC "+/up", NULL};
 	static const struct service_spec spec = {
 		.name = "im-offline",
 		.client_id = CLIENT_ID,

@@ -56,6 +56,11 @@ void request_set_backup(struct request *r, struct backup *backup)
 	r->env->backup = backup;
 }
 
+void request_set_push(struct request *r, struct push *push)
+{
+	r->env->push = push;
+}
+
 static void asked_free(struct asked *a)
 {
 	DL_DELETE(a->request->asked, a);

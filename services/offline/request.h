@@ -19,6 +19,8 @@ enum im_status request_create(struct im_loop *loop, const struct im_settings *se
 			      struct request **out, struct im_err *err);
 struct backup;
 void request_set_backup(struct request *r, struct backup *backup); /* once, before the first command */
+struct push;
+void request_set_push(struct request *r, struct push *push); /* once, before the first command; NULL is fine */
 void request_destroy(struct request *r);
 void request_record(struct request *r, const Im__Bus__Record *record);   /* KIND_REQUEST, from inbox_on_request; borrowed */
 void request_control(struct request *r, const Im__Bus__Control *control);/* $CONTROL/im/v1; borrowed */

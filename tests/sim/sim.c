@@ -357,6 +357,7 @@ static void draw_limits(void)
 	sim_settings.node = 1;
 	sim_settings.dir = (char *)(uintptr_t)"/sim";
 	sim_settings.store = (char *)(uintptr_t)"sim:";
+	sim_settings.push = (char *)(uintptr_t)"";
 	sim_settings.dedupe_days = 7;
 	sim_settings.devices = sim_chance(20) ? 2 : 32;
 	sim_settings.device_days = 90;

@@ -504,6 +504,25 @@ void store_begin(void)
 	first_group("jam", 3);
 }
 
+/* Push is switched off here; its code is only linked. */
+void store_push(struct store *s, store_push_fn *row, void *arg)
+{
+	(void)s;
+	(void)row;
+	(void)arg;
+}
+
+void store_stream(struct store *s, uint64_t after, unsigned limit, store_stream_fn *row, store_done_fn *done, void *arg)
+{
+	(void)s;
+	(void)after;
+	(void)limit;
+	(void)row;
+	(void)done;
+	(void)arg;
+	abort();
+}
+
 void store_end(void)
 {
 	while (n_image)

@@ -46,7 +46,8 @@ static void every_command_is_documented_and_runs(void **state)
 
 static void users_have_the_methods_of_the_protocol_and_no_others(void **state)
 {
-	static const char *const methods[] = {"history", "sync", "conversations", "groups", "members", "device.set", "server", "me"};
+	static const char *const methods[] = {"history", "sync", "conversations", "groups", "members", "device.set", "server", "me",
+						"push.register", "push.unregister", "push.get"};
 	size_t n = 0;
 
 	(void)state;

@@ -297,7 +297,7 @@ static void bad_file_is_refused_with_its_line(void **state)
 		{"topic x\nmax_conns 3x\n", 0600, "max_conns must be a number from 1 to 16"},
 		{"topic x\ncolour blue\n", 0600, "colour must be one of: red, green"},
 		{"topic x\nquiet yes\n", 0600, "quiet must be true or false"},
-		{"include_dir .\n", 0600, "include_dir"},
+		{"include_dir /nowhere\n", 0600, "include_dir"},
 	};
 
 	(void)state;
