@@ -45,7 +45,7 @@ const struct verb verb_table[] = {
 	{"send", NULL, "from conv [text]", "stdin? id", "send", run_send, NULL, NULL, "sends as a user, or as system into a group"},
 	{"push", "list", "user", NULL, "push.list", NULL, "registrations", "device provider app state reason registered", "where a user's devices are registered"},
 	{"push", "test", "user [client_id]", "provider", "push.test", NULL, NULL, NULL, "sends one push to a device"},
-	{"push", "why", "user conv seq", "client_id provider", "push.why", NULL, NULL, NULL, "whether a message would be pushed now, and what became of its push"},
+	{"push", "why", "user conv seq#", "client_id provider", "push.why", NULL, NULL, NULL, "whether a message would be pushed now, and what became of its push"},
 	{"push", "stats", "[provider]", NULL, "push.stats", NULL, NULL, NULL, "how feeds and a bridge's outbox are doing"},
 	{"status", NULL, NULL, NULL, "status", run_status, NULL, NULL, "how all parts are doing"},
 	{"why", NULL, "user action what", NULL, "why", run_why, NULL, NULL, "whether USER may connect|publish|subscribe WHAT, and by which rule"},
@@ -180,6 +180,20 @@ static bool set_text(json_t *args, const char *name, const char *text, char *why
 	return json_object_set_new(args, name, value) == 0;
 }
 
+/* NULL: it is none, `why` says so. `what` is what the user calls it. */
+static json_t *number_of(const char *what, const char *text, char *why, size_t len)
+{
+	long long number;
+	char *end;
+
+	errno = 0;
+	number = strtoll(text, &end, 10);
+	if (errno == 0 && *end == '\0' && end != text && number >= 0)
+		return json_integer(number);
+	(void)snprintf(why, len, "%s needs a number, not \"%s\"", what, text);
+	return NULL;
+}
+
 /* Takes words[*at], an option, and its value. */
 static bool take_option(const struct verb *verb, char *const *words, int n, int *at, json_t *args, char *why, size_t len)
 {
@@ -187,8 +201,8 @@ static bool take_option(const struct verb *verb, char *const *words, int n, int 
 	const char *word = words[*at] + 2, *value = strchr(word, '='), *nearest = NULL;
 	size_t name_len = value != NULL ? (size_t)(value - word) : strlen(word);
 	struct spec spec;
-	char *end;
-	long long number;
+	int option = *at;
+	json_t *number;
 
 	(void)snprintf(name, sizeof(name), "%.*s", (int)(name_len < sizeof(name) ? name_len : sizeof(name) - 1), word);
 	for (char *p = name; *p != '\0'; p++)
@@ -210,13 +224,8 @@ static bool take_option(const struct verb *verb, char *const *words, int n, int 
 	}
 	if (!spec.number)
 		return set_text(args, name, value, why, len);
-	errno = 0;
-	number = strtoll(value, &end, 10);
-	if (errno != 0 || *end != '\0' || end == value || number < 0) {
-		(void)snprintf(why, len, "--%s needs a number, not \"%s\"", word, value);
-		return false;
-	}
-	return json_object_set_new(args, name, json_integer(number)) == 0;
+	number = number_of(words[option], value, why, len);
+	return number != NULL && json_object_set_new(args, name, number) == 0;
 }
 
 static bool take_word(struct spec *spec, const char **list, bool *open, json_t *args, const char *word, char *why, size_t len)
@@ -233,6 +242,11 @@ static bool take_word(struct spec *spec, const char **list, bool *open, json_t *
 		return false;
 	}
 	*open = spec->many;
+	if (spec->number) {
+		json_decref(value);
+		value = number_of(spec->name, word, why, len);
+		return value != NULL && json_object_set_new(args, spec->name, value) == 0;
+	}
 	if (!spec->many)
 		return json_object_set_new(args, spec->name, value) == 0;
 	if (json_object_get(args, spec->name) == NULL)

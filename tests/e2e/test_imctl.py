@@ -81,6 +81,10 @@ VERBS = [
     (["session", "list"], None, DONE),
     (["session", "list", "bob"], None, DONE),
     (["session", "kick", "bob", "bob:not-connected"], None, NOT_FOUND),
+    (["push", "list", "bob"], None, UNAVAILABLE),  # im_push is empty; test_push.py has the rest
+    (["push", "test", "bob"], None, UNAVAILABLE),
+    (["push", "why", "bob", "u/ann", "1"], None, UNAVAILABLE),
+    (["push", "stats"], None, UNAVAILABLE),
     (["status"], None, DONE),
     (["why", "ann", "publish", "im/v1/to/u/bob"], None, DONE),
     (["why", "ann", "publish", "im/v1/to/g/friends"], None, DENIED),
