@@ -110,9 +110,13 @@ def c3_false_ack(h, x):
 
 
 def c4_duplicates(h, x):
+    """A client that repeats without id sends two messages, and the journal has two records: the server makes no two of one."""
     found = [("DUP-STORE", f"{r.id} stands at {x.by_id[r.id].seq} and {r.seq} of {r.conv}")
              for r in x.repeats if r.id in h.pubs and not h.pubs[r.id].anon]
-    return found + [("DUP-STORE", f"{r.conv} {r.seq} stands twice") for r in h.rows if x.by_place[r.conv, r.seq] is not r]
+    found += [("DUP-STORE", f"{r.conv} {r.seq} stands twice") for r in h.rows if x.by_place[r.conv, r.seq] is not r]
+    first = {}
+    return found + [("DUP-STORE", f"{r.msgid}, one record of a journal, stands at {first[r.msgid].seq} and {r.seq} of {r.conv}")
+                    for r in h.rows if first.setdefault(r.msgid, r) is not r]
 
 
 def c5_sequence(h, x):

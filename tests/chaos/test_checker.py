@@ -94,6 +94,16 @@ def append(h, conv, mid, user, n, to=("ann:r", "bob:r")):
         h.deliveries[device].append(Delivery(conv, last.seq + 1, f"m-{conv}-{last.seq + 1}", mid, body(n)["h"]))
 
 
+def repeated_by_the_server(h):
+    """A message without id: the client sent it once."""
+    once = h.rows[-1]
+    deny(h, once.id, anon=1)
+    append(h, "u/ann:bob", once.id, once.user, int(once.id.split("-")[1]))
+    h.rows[-1] = h.rows[-1]._replace(msgid=once.msgid)
+    for device in ("ann:r", "bob:r"):
+        h.deliveries[device][-1] = h.deliveries[device][-1]._replace(msgid=once.msgid)
+
+
 def swap_places(h, a, b):
     """Two messages of a conversation change places, and everybody agrees."""
     i, j = find(h, a), find(h, b)
@@ -147,6 +157,7 @@ MUTATIONS = {
     "an answered join is not stored": ("LOST", lambda h: h.add({"f": "join", "e": "ok", "conv": "g/x", "user": "cid"})),
     "an id stands twice": ("DUP-STORE", lambda h: append(h, "u/ann:bob", h.rows[-1].id, h.rows[-1].user, int(h.rows[-1].id.split("-")[1]))),
     "a place is taken twice": ("DUP-STORE", lambda h: h.rows.append(h.rows[-1]._replace(id=None, sys={"event": "renamed"}))),
+    "a record of the journal became two messages": ("DUP-STORE", lambda h: repeated_by_the_server(h)),
     "a row that nobody sent": ("INVENTED", lambda h: append(h, "u/ann:bob", "zoe-1", "ann", 77)),
     "a delivery of what is not stored": ("INVENTED", lambda h: h.deliveries["bob:r"].append(Delivery("u/ann:bob", 99, "m", "ann-1", "h1"))),
     "another body": ("CORRUPT", lambda h: setattr(h.pubs["ann-1"], "h", "other")),
