@@ -8,7 +8,7 @@ target_compile_options(im_flags INTERFACE
   -Werror=implicit -Werror=incompatible-pointer-types -Werror=int-conversion
   -fstack-protector-strong -fno-strict-aliasing -fvisibility=hidden -fPIC)
 target_link_options(im_flags INTERFACE -Wl,-z,relro,-z,now,-z,noexecstack,--as-needed)
-if(IM_KILLPOINTS)
+if(IM_KILLPOINTS OR (IM_SANITIZE AND NOT IM_FUZZ)) # a build for tests has them anyway: one build less in scripts/test
   target_compile_definitions(im_flags INTERFACE IM_KILLPOINTS)
 endif()
 

@@ -1,13 +1,13 @@
 /*
  * Places where a test build kills its own process, so that every step between two durable things is tried.
  *
- * Built with -DIM_KILLPOINTS=ON only; otherwise IM_KILLPOINT compiles to nothing. The environment says where:
+ * Built with -DIM_KILLPOINTS=ON or sanitizers only; otherwise IM_KILLPOINT compiles to nothing. The environment says where:
  *
  *   IM_KILLPOINT=journal.after_write:7   the 7th pass ends this process, in every process that comes by
  *   IM_KILLPOINT=/path/of/a/file         a struct im_killtable that many processes map: a test arms and disarms
  *                                        it while they run; it acts once and counts its hits
  *
- * tests/chaos/killpoints.py lists the names.
+ * tests/chaos/killpoint_test.py lists the names and tries them all.
  */
 #ifndef IM_BASE_KILLPOINT_H
 #define IM_BASE_KILLPOINT_H

@@ -4,6 +4,7 @@ import collections
 import contextlib
 import os
 import pathlib
+import random
 import shutil
 import sys
 import tempfile
@@ -14,7 +15,9 @@ import chaos  # noqa: E402
 import checker  # noqa: E402
 from history import History, Writer, canonical  # noqa: E402
 from client import Client  # noqa: E402
-from world import Crowd  # noqa: E402
+from faults import Faults  # noqa: E402
+from instance import BUILD, SANITIZED, Instance  # noqa: E402
+from world import Chat, Crowd  # noqa: E402
 
 
 class Flood:
@@ -33,11 +36,12 @@ class Flood:
             pass  # the broker ended meanwhile, as it was to
 
 
-class Load:
+class Load(Chat):
     movers = ()
 
     def __init__(self, instance, rng, users=6, rate=25.0):
-        self.instance, self.history, self.crowds = instance, None, []
+        super().__init__()
+        self.instance, self.history = instance, None
         self.histories = pathlib.Path(tempfile.mkdtemp(prefix="im-load-"))
         self.log = Writer(self.histories, "nemesis")
         self.users = [f"u{i}" for i in range(users)]
@@ -57,13 +61,6 @@ class Load:
 
     def start(self):
         self.crowds = [Crowd(self.plan)]
-
-    def total(self, field):
-        return sum(c.status.get(field, 0) for c in self.crowds)
-
-    def tell(self, command):
-        for c in self.crowds:
-            c.tell(command)
 
     def acked(self):
         return self.total("acked")
@@ -99,3 +96,39 @@ class Load:
         n, verdicts = checker.numbers(self.history, found), collections.Counter(v for v, _ in found)
         return (f"attempted {n['attempted']}, acknowledged {n['acked']}, ack events {len(self.history.acks)}, stored {n['stored']}, "
                 f"refused {n['refused']}; " + (", ".join(f"{v} {k}" for v, k in sorted(verdicts.items())) or "every rule holds"))
+
+
+def trial(prefix, options, body):
+    """body(instance, faults, load, rng) does its worst on a chat of its own and gives what it found; then all is let settle and judged.
+
+    Of options: seed, keep. True: nothing was found."""
+    folder = tempfile.mkdtemp(prefix=prefix)
+    faults, rng, load = Faults(folder, BUILD, SANITIZED), random.Random(options.seed), None
+    instance = Instance(keep_dir=folder, env=faults.environment(), options=["--backoff-max", "200"], conf=["plugin_opt_im_segment_bytes 8m"])
+    print(f"seed {options.seed}", flush=True)
+    try:
+        instance.start(timeout=120)
+        load = Load(instance, rng)
+        load.start()
+        load.await_acks(10)
+        found = body(instance, faults, load, rng)
+        if not found:
+            found = load.settle()
+            if not load.history.acks:
+                found.append(("NOTHING", "no message was answered: there is nothing to check"))
+            print(load.figures(found))
+    finally:
+        if load:
+            load.stop()
+        instance.stop()
+    if instance.sanitizer_reports():
+        found.append(("SANITIZER", instance.sanitizer_reports()))
+    for verdict, sentence in found[:20]:
+        print(f"{verdict}: {sentence}")
+    if found or options.keep:
+        print(f"kept in {instance.dir} and {load.histories}")
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+        faults.remove()
+        load.remove()
+    return not found

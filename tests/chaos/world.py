@@ -54,8 +54,37 @@ class Crowd:
             return self.process.wait()
 
 
-class World:
+class Chat:
+    """Crowds on an instance."""
+
+    def __init__(self):
+        self.crowds, self.marks = [], 0
+
+    def tell(self, command):
+        for c in self.crowds:
+            c.tell(command)
+
+    def total(self, field):
+        return sum(c.status.get(field, 0) for c in self.crowds)
+
+    def mark(self):
+        self.marks += 1
+        self.tell({"do": "mark", "mark": self.marks})
+
+    def round_trip(self, limit):
+        """Seconds from the last mark to the first answer to a message sent after it."""
+        deadline = time.monotonic() + limit
+        while time.monotonic() < deadline:
+            trips = [c.status["roundtrip"] for c in self.crowds if c.status.get("mark") == self.marks and c.status["roundtrip"] is not None]
+            if trips:
+                return min(trips)
+            time.sleep(0.01)
+        raise RuntimeError(f"no message goes all the way {limit} s after the fault\n" + self.instance.logs(15))
+
+
+class World(Chat):
     def __init__(self, options, rng):
+        super().__init__()
         self.options, self.rng = options, rng
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="im-chaos-"))
         self.histories = self.folder / "history"
@@ -75,7 +104,7 @@ class World:
                                        f"plugin_opt_im_journal_limit {'128m' if self.mounted else '1g'}"],
                                  options=["--backoff-max", "200"], keep_dir=self.data / "d", env=self._environment())
         self.killed, self.excused = {}, set()   # pid -> name of what was killed; pids that may end by themselves
-        self.crowds, self.proxy, self.keeper, self.marks = [], None, None, 0
+        self.proxy = self.keeper = None
 
     # ---- set up
 
@@ -181,28 +210,7 @@ class World:
         self.log.line("info", "fault", kind="power", target="all", at=int(when * 1e9))
         self.instance.start(timeout=60)
 
-    def tell(self, command):
-        for c in self.crowds:
-            c.tell(command)
-
-    def mark(self):
-        self.marks += 1
-        self.tell({"do": "mark", "mark": self.marks})
-
-    def round_trip(self, limit):
-        """Seconds from the last mark to the first answer to a message sent after it."""
-        deadline = time.monotonic() + limit
-        while time.monotonic() < deadline:
-            trips = [c.status["roundtrip"] for c in self.crowds if c.status.get("mark") == self.marks and c.status["roundtrip"] is not None]
-            if trips:
-                return min(trips)
-            time.sleep(0.01)
-        raise RuntimeError(f"no message goes all the way {limit} s after the fault\n" + self.instance.logs(15))
-
     # ---- for the run
-
-    def total(self, field):
-        return sum(c.status.get(field, 0) for c in self.crowds)
 
     def crashes(self):
         """(part, pid, how) of what ended and was not killed by us."""
