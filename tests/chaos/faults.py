@@ -19,7 +19,7 @@ import struct
 import subprocess
 import time
 
-OPEN, WRITE, SYNC, RENAME, UNLINK = 1, 2, 4, 8, 16
+OPEN, WRITE, SYNC, RENAME, UNLINK, SEND = 1, 2, 4, 8, 16, 32
 KILL = -1               # as an error: the process ends right there
 FOR_EVER = -1
 RULES = 16

@@ -233,8 +233,13 @@ static void after_packet(uint8_t first)
 EXPORT ssize_t send(int socket, const void *data, size_t len, int flags)
 {
 	uint8_t first = broker && len > 0 ? *(const uint8_t *)data : 0;
+	int error = ours ? judge(CALL_SEND, "socket", NULL) : 0;
 	ssize_t n;
 
+	if (error) {
+		errno = error;
+		return -1;
+	}
 	before_packet(first);
 	n = syscall(SYS_sendto, socket, data, len, flags, NULL, 0);
 	after_packet(first);

@@ -12,7 +12,7 @@
 
 #define INJECT_RULES 16
 
-enum inject_call { CALL_OPEN = 1, CALL_WRITE = 2, CALL_SYNC = 4, CALL_RENAME = 8, CALL_UNLINK = 16 };
+enum inject_call { CALL_OPEN = 1, CALL_WRITE = 2, CALL_SYNC = 4, CALL_RENAME = 8, CALL_UNLINK = 16, CALL_SEND = 32 };
 #define INJECT_KILL (-1)          /* as an error: the process ends right there */
 
 struct inject_rule {
