@@ -1,10 +1,10 @@
 #include "fcm.h"
 
+#include "account.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "io/http.h"
 #include "message.h"
-#include "oauth.h"
 #include "reaction.h"
 
 #include <sodium.h>
@@ -21,7 +21,9 @@ struct app {
 	char *name, *url, *channel_id, *package;
 	struct fcm_style style;
 	struct im_http *http;
-	struct oauth *oauth;
+	struct account *account;
+	struct push_access *access;
+	const struct push_host *host;
 	unsigned n;               /* under way */
 	uint64_t answers[6];      /* by hundred of the status; 0: none came */
 };
@@ -95,7 +97,7 @@ static void on_answer(void *arg, const struct im_http_answer *a)
 		fcm_reaction(a->status, a->body, a->len, after ? push_retry_after(after, im_clock_wall_ms()) : 0, &r);
 	}
 	if (r.class == PUSH_AUTH)
-		oauth_refused(s->app->oauth, s->token);
+		push_access_refused(s->app->access, s->token);
 	tell(s, &r);
 }
 
@@ -129,16 +131,15 @@ static struct sending *sending_create(struct fcm *f, struct app *a, uint64_t row
 
 static bool post(struct sending *s, const struct push_send *p, bool minimal)
 {
-	char *body = fcm_message(p, &s->app->style, minimal, im_clock_wall_ms()), *bearer = NULL;
-	const char *headers[] = { NULL, "Content-Type: application/json", NULL };
-	bool ok = body && s->token && asprintf(&bearer, "Authorization: Bearer %s", s->token) > 0;
+	struct push_request r;
+	bool ok;
 
-	headers[0] = bearer;
-	ok = ok && im_http_post(s->app->http, s->app->url, headers, body, strlen(body), on_answer, s) == IM_OK;
-	if (bearer)
-		sodium_memzero(bearer, strlen(bearer));
-	free(bearer);
-	free(body);
+	push_request_init(&r);
+	push_request_url(&r, "%s", s->app->url);
+	push_request_header(&r, "Authorization", "Bearer %s", s->token ? s->token : "");
+	push_request_json(&r, fcm_message(p, &s->app->style, minimal, im_clock_wall_ms()));
+	ok = s->token && push_request_post(&r, s->app->http, on_answer, s) == IM_OK;
+	push_request_finish(&r);
 	return ok;
 }
 
@@ -160,7 +161,7 @@ static void fcm_send(void *driver, const struct push_send *p, bool minimal)
 {
 	struct fcm *f = driver;
 	struct app *a = app_find(f, p->ticket->token->app);
-	const char *token = a ? oauth_token(a->oauth) : NULL;
+	const char *token = a ? push_access_token(a->access) : NULL;
 	struct sending *s = token ? sending_create(f, a, p->row) : NULL;
 	struct unsent *u;
 
@@ -186,7 +187,7 @@ static size_t fcm_room(void *driver, const char *app, const char *env)
 	const struct app *a = app_find(f, app);
 
 	(void)env;
-	if (!a || f->draining || a->n >= IN_FLIGHT_MOST || !oauth_token(a->oauth))
+	if (!a || f->draining || a->n >= IN_FLIGHT_MOST || !push_access_token(a->access))
 		return 0;
 	return IN_FLIGHT_MOST - a->n;
 }
@@ -211,7 +212,8 @@ static void apps_free(struct app *list)
 
 	while ((a = list)) {
 		list = a->next;
-		oauth_destroy(a->oauth);
+		push_access_destroy(a->access);
+		account_destroy(a->account);
 		im_http_destroy(a->http);
 		free(a->name);
 		free(a->url);
@@ -223,9 +225,29 @@ static void apps_free(struct app *list)
 
 static void on_token(void *arg)
 {
-	struct fcm *f = arg;
+	const struct app *a = arg;
 
-	f->host->room(f->host->arg);
+	a->host->room(a->host->arg);
+}
+
+static void access_request(void *arg, int64_t now_ms, struct push_request *r)
+{
+	account_request(((const struct app *)arg)->account, now_ms, r);
+}
+
+static const char *access_answer(void *arg, const struct json_t *answer, int64_t *life_s, char reason[PUSH_ACCESS_REASON])
+{
+	(void)arg;
+	return account_answer(answer, life_s, reason);
+}
+
+static enum im_status open_access(struct app *a, const struct push_app *from, struct im_err *err)
+{
+	struct push_access_source source = { .name = a->name, .request = access_request, .answer = access_answer, .most_s = ACCOUNT_LIFE_S,
+					     .ready = on_token, .arg = a };
+	enum im_status st = account_create(from, &a->account, err);
+
+	return st == IM_OK ? push_access_create(a->host->loop, a->http, &source, &a->access, err) : st;
 }
 
 static enum im_status check_url(const struct push_app *from, const char *key, struct im_err *err)
@@ -243,24 +265,25 @@ static enum im_status app_create(struct fcm *f, const struct push_app *from, str
 
 	if (st == IM_OK)
 		st = check_url(from, "token_endpoint", err);
-	if (st == IM_OK && !a)
+	if (st == IM_OK && (!a || !(a->name = strdup(push_app_name(from)))))
 		st = im_fail(err, IM_FAILED, "out of memory");
+	if (st == IM_OK)
+		a->host = f->host;
 	if (push_app_has(from, "ca_file"))
 		o.ca_file = push_app_text(from, "ca_file");
 	if (st == IM_OK)
 		st = im_http_create(f->host->loop, &o, &a->http, err);
 	if (st == IM_OK)
-		st = oauth_create(f->host->loop, a->http, from, on_token, f, &a->oauth, err);
+		st = open_access(a, from, err);
 	if (st != IM_OK) {
 		apps_free(a);
 		return st;
 	}
-	a->name = strdup(push_app_name(from));
 	a->channel_id = strdup(push_app_text(from, "channel_id"));
 	a->package = strdup(push_app_text(from, "package"));
-	if (asprintf(&a->url, "%s/v1/projects/%s/messages:send", push_app_text(from, "endpoint"), oauth_project(a->oauth)) < 0)
+	if (asprintf(&a->url, "%s/v1/projects/%s/messages:send", push_app_text(from, "endpoint"), account_project(a->account)) < 0)
 		a->url = NULL;
-	if (!a->name || !a->url || !a->channel_id || !a->package) {
+	if (!a->url || !a->channel_id || !a->package) {
 		apps_free(a);
 		return im_fail(err, IM_FAILED, "out of memory");
 	}
@@ -327,8 +350,8 @@ static enum im_status fcm_reload(void *driver, struct push_app *const *apps, siz
 	if (st != IM_OK)
 		return st;
 	for (struct app *a = old; a; a = a->next) {
-		oauth_destroy(a->oauth);
-		a->oauth = NULL;
+		push_access_destroy(a->access);
+		a->access = NULL;
 		im_http_destroy(a->http);
 		a->http = NULL;
 	}
@@ -350,10 +373,10 @@ static void fcm_metrics(void *driver, struct im_buf *out)
 		im_buf_printf(out, "push_in_flight{provider=\"fcm\",app=\"%s\"} %u\n", a->name, a->n);
 	im_buf_add_str(out, "# TYPE push_auth_good gauge\n");
 	for (const struct app *a = f->apps; a; a = a->next)
-		im_buf_printf(out, "push_auth_good{provider=\"fcm\",app=\"%s\"} %d\n", a->name, oauth_token(a->oauth) != NULL);
+		im_buf_printf(out, "push_auth_good{provider=\"fcm\",app=\"%s\"} %d\n", a->name, push_access_token(a->access) != NULL);
 	im_buf_add_str(out, "# TYPE push_auth_fetches_total counter\n");
 	for (const struct app *a = f->apps; a; a = a->next)
-		im_buf_printf(out, "push_auth_fetches_total{provider=\"fcm\",app=\"%s\"} %llu\n", a->name, (unsigned long long)oauth_fetches(a->oauth));
+		im_buf_printf(out, "push_auth_fetches_total{provider=\"fcm\",app=\"%s\"} %llu\n", a->name, (unsigned long long)push_access_fetches(a->access));
 	im_buf_add_str(out, "# TYPE push_answers_total counter\n");
 	for (const struct app *a = f->apps; a; a = a->next)
 		for (int i = 0; i < 6; i++)

@@ -84,12 +84,12 @@ static json_t *notification_of(const struct push_send *s, const struct fcm_style
 	return o;
 }
 
-char *fcm_message(const struct push_send *s, const struct fcm_style *style, bool minimal, int64_t now_ms)
+struct json_t *fcm_message(const struct push_send *s, const struct fcm_style *style, bool minimal, int64_t now_ms)
 {
 	int64_t ttl = s->job->deadline_ms > now_ms ? (s->job->deadline_ms - now_ms) / 1000 : 0;
 	bool badge = s->job->kind == IM__PUSH__KIND__KIND_BADGE;
-	json_t *android = json_object(), *message, *all;
-	char text[32], *out;
+	json_t *android = json_object(), *message;
+	char text[32];
 
 	(void)snprintf(text, sizeof(text), "%llds", (long long)(ttl > TTL_MOST_S ? TTL_MOST_S : ttl));
 	json_object_set_new(android, "priority", json_string(badge ? "NORMAL" : "HIGH"));
@@ -99,8 +99,5 @@ char *fcm_message(const struct push_send *s, const struct fcm_style *style, bool
 	if (style->notification && !badge)
 		json_object_set_new(android, "notification", notification_of(s, style, minimal));
 	message = json_pack("{s:s,s:o,s:o}", "token", s->ticket->token->token, "data", data_of(s, minimal), "android", android);
-	all = message ? json_pack("{s:o}", "message", message) : NULL;
-	out = all ? json_dumps(all, JSON_COMPACT) : NULL;
-	json_decref(all);
-	return out;
+	return message ? json_pack("{s:o}", "message", message) : NULL;
 }

@@ -10,7 +10,9 @@ struct fcm_style {
 	const char *package;     /* "" = any */
 };
 
-/* NULL: out of memory. The caller frees it; it holds the device's token. `minimal`: ids only. */
-char *fcm_message(const struct push_send *s, const struct fcm_style *style, bool minimal, int64_t now_ms);
+struct json_t;
+
+/* NULL: out of memory. The caller's; it holds the device's token. `minimal`: ids only. */
+struct json_t *fcm_message(const struct push_send *s, const struct fcm_style *style, bool minimal, int64_t now_ms);
 
 #endif
