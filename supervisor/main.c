@@ -27,18 +27,28 @@ static const struct part_row {
 	const char *program; /* beside this program; mosquitto: in PATH or /usr/sbin */
 	const char *args[ARGS_MAX];
 	bool demo;           /* only with --demo */
+	const char *provider; /* only if im_push names it */
 } part_table[] = {
-	{"mosquitto", "mosquitto", {"-c", "{config}"}, false},
-	{"im-seqgen", "im-seqgen", {"--config", "{config}"}, false},
-	{"im-offline", "im-offline", {"--config", "{config}"}, false},
-	{"im-echo", "im-echo", {"--user", "echo", "--token-file", "{dir}/echo.token", "--socket", "{bus}"}, true},
+	{"mosquitto", "mosquitto", {"-c", "{config}"}, false, NULL},
+	{"im-seqgen", "im-seqgen", {"--config", "{config}"}, false, NULL},
+	{"im-offline", "im-offline", {"--config", "{config}"}, false, NULL},
+	{"im-push-apns", "im-apns-bridge", {"--config", "{config}"}, false, "apns"},
+	{"im-push-fcm", "im-fcm-bridge", {"--config", "{config}"}, false, "fcm"},
+	{"im-push-webpush", "im-webpush-bridge", {"--config", "{config}"}, false, "webpush"},
+	{"im-push-huawei", "im-vendor-bridge", {"huawei", "--config", "{config}"}, false, "huawei"},
+	{"im-push-harmony", "im-vendor-bridge", {"harmony", "--config", "{config}"}, false, "harmony"},
+	{"im-push-xiaomi", "im-vendor-bridge", {"xiaomi", "--config", "{config}"}, false, "xiaomi"},
+	{"im-push-oppo", "im-vendor-bridge", {"oppo", "--config", "{config}"}, false, "oppo"},
+	{"im-push-vivo", "im-vendor-bridge", {"vivo", "--config", "{config}"}, false, "vivo"},
+	{"im-push-honor", "im-vendor-bridge", {"honor", "--config", "{config}"}, false, "honor"},
+	{"im-echo", "im-echo", {"--user", "echo", "--token-file", "{dir}/echo.token", "--socket", "{bus}"}, true, NULL},
 };
 #define PART_COUNT (sizeof(part_table) / sizeof(part_table[0]))
 
 struct options {
 	const char *config, *ready_file, *log;
 	unsigned backoff_most_ms;
-	bool demo, check;
+	bool demo, check, no_bridges;
 };
 
 static void help(void)
@@ -50,6 +60,7 @@ static void help(void)
 	     "  --log files|stderr  where parts write: {im_dir}/log/NAME.log, appended (default), or our standard error\n"
 	     "  --backoff-max MS    longest wait before a part is started again (default 5000)\n"
 	     "  --demo              run the echo bot too\n"
+	     "  --no-bridges        the push bridges of im_push are run by somebody else\n"
 	     "  --print-reference   docs/configuration.md\n"
 	     "  --print-sample      the commented settings of broker.conf\n"
 	     "SIGTERM and SIGINT stop all in reverse order, a second one kills; SIGHUP is passed on.");
@@ -118,6 +129,7 @@ static enum im_status part_init(struct part *p, const struct part_row *row, cons
 	int n = 0;
 
 	p->name = row->name;
+	p->spare = row->provider != NULL;
 	p->argv[n++] = find_program(row->program);
 	if (!p->argv[0])
 		return im_fail(err, IM_NOT_FOUND, "%s is not there: %s", row->program,
@@ -169,6 +181,26 @@ static void forbid_core_files(void)
 	(void)setrlimit(RLIMIT_CORE, &none); /* lowering is always allowed */
 }
 
+/* Whether the list names it. */
+static bool names(const char *list, const char *provider)
+{
+	while (*(list += strspn(list, ", "))) {
+		size_t len = strcspn(list, ", ");
+
+		if (strlen(provider) == len && strncmp(list, provider, len) == 0)
+			return true;
+		list += len;
+	}
+	return false;
+}
+
+static bool wanted(const struct part_row *row, const struct options *o, const struct im_settings *s)
+{
+	if (row->provider)
+		return !o->no_bridges && names(s->push, row->provider);
+	return !row->demo || o->demo;
+}
+
 static int run(const struct options *o, const struct im_settings *s)
 {
 	struct part parts[PART_COUNT];
@@ -184,7 +216,7 @@ static int run(const struct options *o, const struct im_settings *s)
 		return 1;
 	}
 	for (size_t i = 0; i < PART_COUNT && st == IM_OK; i++)
-		if (!part_table[i].demo || o->demo)
+		if (wanted(&part_table[i], o, s))
 			st = part_init(&parts[w.n++], &part_table[i], o, s, &err);
 	if (st != IM_OK) {
 		im_log(IM_LOG_ERROR, "evt=start why=\"%s\"", err.text);
@@ -200,12 +232,13 @@ static int run(const struct options *o, const struct im_settings *s)
 	return rc;
 }
 
-enum { OPT_CONFIG = 256, OPT_CHECK, OPT_READY, OPT_LOG, OPT_BACKOFF, OPT_DEMO, OPT_REFERENCE, OPT_SAMPLE, OPT_VERSION, OPT_HELP };
+enum { OPT_CONFIG = 256, OPT_CHECK, OPT_READY, OPT_LOG, OPT_BACKOFF, OPT_DEMO, OPT_NO_BRIDGES, OPT_REFERENCE, OPT_SAMPLE, OPT_VERSION, OPT_HELP };
 
 static const struct option option_table[] = {
 	{"config", required_argument, NULL, OPT_CONFIG}, {"check", no_argument, NULL, OPT_CHECK},
 	{"ready-file", required_argument, NULL, OPT_READY}, {"log", required_argument, NULL, OPT_LOG},
 	{"backoff-max", required_argument, NULL, OPT_BACKOFF}, {"demo", no_argument, NULL, OPT_DEMO},
+	{"no-bridges", no_argument, NULL, OPT_NO_BRIDGES},
 	{"print-reference", no_argument, NULL, OPT_REFERENCE}, {"print-sample", no_argument, NULL, OPT_SAMPLE},
 	{"version", no_argument, NULL, OPT_VERSION}, {"help", no_argument, NULL, OPT_HELP}, {NULL, 0, NULL, 0},
 };
@@ -223,6 +256,7 @@ static int parse_options(struct options *o, int argc, char **argv)
 		case OPT_LOG: o->log = optarg; break;
 		case OPT_BACKOFF: o->backoff_most_ms = (unsigned)strtoul(optarg, NULL, 10); break;
 		case OPT_DEMO: o->demo = true; break;
+		case OPT_NO_BRIDGES: o->no_bridges = true; break;
 		case OPT_REFERENCE: im_settings_print_markdown(put_stdout, NULL); return fflush(stdout) || ferror(stdout);
 		case OPT_SAMPLE: im_settings_print_sample(put_stdout, NULL); return fflush(stdout) || ferror(stdout);
 		case OPT_VERSION: puts("im-supervisor " IM_VERSION); return 0;

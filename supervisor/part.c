@@ -100,6 +100,17 @@ void part_exited(struct part *p, const struct part_env *env, int status, char *o
 	part_retry_later(p, env);
 }
 
+void part_rest(struct part *p)
+{
+	p->next_start_ms = INT64_MAX;
+}
+
+void part_retry_now(struct part *p)
+{
+	if (p->state == PART_DOWN && p->next_start_ms == INT64_MAX)
+		p->next_start_ms = 0;
+}
+
 void part_signal(const struct part *p, int sig)
 {
 	if (p->pid > 0)

@@ -17,6 +17,7 @@
 #define PART_BACKOFF_FIRST_MS 50
 #define PART_BACKOFF_MOST_MS 5000
 #define PART_STABLE_MS 10000 /* up for so long: the next crash counts as the first */
+#define PART_EXIT_CONFIG 78  /* EX_CONFIG: starting it again does not help */
 
 enum part_state { PART_DOWN, PART_STARTING, PART_UP };
 
@@ -31,6 +32,7 @@ struct part {
 	int64_t next_start_ms;     /* DOWN: not before */
 	unsigned failures;         /* exits since it was last stable */
 	bool was_up;               /* ever: until then the others wait for it */
+	bool spare;                /* the chat goes on without it: nobody waits for it, and it is never given up */
 };
 
 /* What all children share. */
@@ -44,6 +46,9 @@ enum im_status part_start(struct part *p, const struct part_env *env, struct im_
 void part_exited(struct part *p, const struct part_env *env, int status, char *out, size_t out_len);
 /* A start that failed before there was a process counts as an exit too. */
 void part_retry_later(struct part *p, const struct part_env *env);
+/* It cannot start with this configuration: not until part_retry_now. */
+void part_rest(struct part *p);
+void part_retry_now(struct part *p); /* if it rests */
 void part_signal(const struct part *p, int sig); /* nothing if there is no process */
 void part_finish(struct part *p);
 

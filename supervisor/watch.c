@@ -58,7 +58,7 @@ static void start_due(struct loop *l, int64_t now)
 
 		if (p->state == PART_DOWN && now >= p->next_start_ms)
 			start_part(l, p);
-		if (!p->was_up)
+		if (!p->was_up && !p->spare)
 			return;
 	}
 }
@@ -90,7 +90,7 @@ static void announce(struct loop *l)
 	char pid[32];
 
 	for (size_t i = 0; i < l->w->n; i++)
-		if (l->w->parts[i].state != PART_UP)
+		if (l->w->parts[i].state != PART_UP && !l->w->parts[i].spare)
 			return;
 	l->announced = true;
 	im_log(IM_LOG_NOTICE, "evt=up parts=%zu", l->w->n);
@@ -148,9 +148,15 @@ static void on_exit_of(struct loop *l, struct part *p, int status)
 		im_log(IM_LOG_INFO, "evt=stopped part=%s how=\"%s\"", p->name, how);
 		return;
 	}
+	if (p->spare && WIFEXITED(status) && WEXITSTATUS(status) == PART_EXIT_CONFIG) {
+		im_log(IM_LOG_ERROR, "evt=config part=%s log=%s: it says what is wrong with its configuration; started again at SIGHUP", p->name,
+		       p->log_path ? p->log_path : "stderr");
+		part_rest(p);
+		return;
+	}
 	im_log(IM_LOG_ERROR, "evt=exit part=%s pid=%ld how=\"%s\" log=%s: started again in %lld ms", p->name, (long)pid, how,
 	       p->log_path ? p->log_path : "stderr", (long long)(p->next_start_ms - im_clock_mono_ms()));
-	if (!p->was_up && p->failures >= WATCH_FIRST_TRIES) {
+	if (!p->was_up && !p->spare && p->failures >= WATCH_FIRST_TRIES) {
 		im_log(IM_LOG_ERROR, "evt=giveup part=%s tries=%u log=%s: it never got ready, so the start has failed", p->name,
 		       p->failures, p->log_path ? p->log_path : "stderr");
 		show_log(p);
@@ -179,9 +185,11 @@ static void on_signal(struct loop *l, int sig)
 		break;
 	case SIGHUP:
 		im_log(IM_LOG_NOTICE, "evt=reload");
-		for (size_t i = 0; i < l->w->n; i++)
+		for (size_t i = 0; i < l->w->n; i++) {
 			if (l->w->parts[i].state == PART_UP) /* one that starts reads the new file anyway */
 				part_signal(&l->w->parts[i], SIGHUP);
+			part_retry_now(&l->w->parts[i]);
+		}
 		break;
 	default:
 		l->hurry = l->stopping;
@@ -219,7 +227,7 @@ static int until_next(struct loop *l, int64_t now)
 			im_log(IM_LOG_WARNING, "evt=slow part=%s pid=%ld: not ready after %lld s, still waiting", p->name, (long)p->pid,
 			       (long long)(now - p->started_ms) / 1000);
 		}
-		if (!p->was_up)
+		if (!p->was_up && !p->spare)
 			break; /* those after it are not due whatever their time says */
 	}
 	return (int)ms;

@@ -7,6 +7,7 @@ from bridge import Bridge, pb
 from client import Client
 
 TOKEN = "ab12" * 16
+OPTIONS = ["--no-bridges"]
 CONF = ["plugin_opt_im_push honor", "plugin_opt_im_push_privacy content", "plugin_opt_im_push_grace 1500"]
 
 

@@ -11,7 +11,7 @@ import pytest
 BUILD = Path(os.environ.get("IM_BUILD", Path(__file__).resolve().parents[2] / "build"))
 DEADLINE = 15
 
-# Writes what happens to it to {dir}/events, and is ready at once - or never, if {dir}/NAME.broken exists.
+# Writes what happens to it to {dir}/events, and is ready at once - or never, if {dir}/NAME.broken or NAME.misconfigured exists.
 PART = """#!/usr/bin/python3
 import os, signal, socket, sys, time
 name = os.path.basename(sys.argv[0])
@@ -27,6 +27,9 @@ signal.signal(signal.SIGHUP, lambda *_: event("hup"))
 if os.path.exists(here + "/" + name + ".broken"):
     print("the stand-in is broken", flush=True)
     sys.exit(3)
+if os.path.exists(here + "/" + name + ".misconfigured"):
+    event("refused")
+    sys.exit(78)
 event("start")
 time.sleep(0.05)
 event("ready")
@@ -60,7 +63,7 @@ class Instance:
         self.bin.mkdir()
         self.dir.mkdir()
         shutil.copy(BUILD / "bin" / "im-supervisor", self.bin)
-        for name in ("mosquitto", "im-seqgen", "im-offline"):
+        for name in ("mosquitto", "im-seqgen", "im-offline", "im-fcm-bridge", "im-vendor-bridge"):
             (self.bin / name).write_text(PART)
             (self.bin / name).chmod(0o755)
         self.conf = root / "broker.conf"
@@ -173,3 +176,27 @@ def test_a_wrong_configuration_starts_nothing(instance):
     assert f"{instance.conf}:7: unknown setting plugin_opt_im_nod: did you mean plugin_opt_im_node?" in said
     assert f"{instance.conf}:8: leave per_listener_settings out" in said
     assert not (instance.dir / "events").exists()
+
+
+def test_bridges_of_im_push_run_behind_the_others(instance):
+    instance.conf.write_text(instance.conf.read_text() + "plugin_opt_im_push fcm, honor\n")
+    instance.up()
+    wait_for(lambda: {"im-push-fcm", "im-push-honor"} <= set(instance.pids()))
+    assert b"im-vendor-bridge\0honor\0--config" in Path(f"/proc/{instance.pids()['im-push-honor']}/cmdline").read_bytes()
+
+
+@pytest.mark.parametrize("how", ["broken", "misconfigured"])
+def test_a_bridge_that_cannot_start_holds_up_nobody(instance, how):
+    """Broken it is tried again and again; misconfigured it rests until somebody says that it is mended."""
+    instance.conf.write_text(instance.conf.read_text() + "plugin_opt_im_push fcm,honor\n")
+    trouble = instance.dir / f"im-fcm-bridge.{how}"
+    trouble.touch()
+    p = instance.up()
+    wait_for(lambda: "im-push-honor" in instance.pids())
+    if how == "misconfigured":
+        time.sleep(0.5)  # more than the longest wait between two starts
+        assert instance.events().count("im-fcm-bridge refused") == 1
+    trouble.unlink()
+    p.send_signal(signal.SIGHUP)
+    wait_for(lambda: "im-fcm-bridge ready" in instance.events())
+    assert p.poll() is None
