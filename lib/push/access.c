@@ -12,7 +12,7 @@
 
 #define LIFE_S 3600            /* if nothing is said */
 #define SPARE_S 300            /* a new token is asked for so long before the old one ends */
-#define LEAST_S 30             /* between two requests, whatever is said: tokens of a second must not make a hot loop */
+#define LEAST_S 10             /* between two requests, whatever is said: tokens of a second must not make a hot loop */
 #define TOKEN_MOST 8192u       /* bytes; Google's have some 1,000 */
 #define BACKOFF_MS 2000        /* doubles with each failure ... */
 #define BACKOFF_MOST_MS 300000

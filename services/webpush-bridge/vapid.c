@@ -40,20 +40,19 @@ static void origin_free(struct vapid *v, struct origin *o)
 static char *make_header(const struct vapid *v, const char *origin, int64_t expires_s)
 {
 	struct im_buf b, claims;
-	bool ok;
+	char *header = NULL;
 
 	im_buf_init(&b);
 	im_buf_init(&claims);
 	im_buf_printf(&claims, "{\"aud\":\"%s\",\"exp\":%lld,\"sub\":\"%s\"}", origin, (long long)expires_s, v->subject);
 	im_buf_add_str(&b, "Authorization: vapid t=");
-	ok = !claims.failed && push_jws_sign(&b, PUSH_JWS_ES256, v->key, "{\"typ\":\"JWT\",\"alg\":\"ES256\"}", im_buf_text(&claims));
-	im_buf_printf(&b, ", k=%s", v->point);
-	ok = ok && !b.failed;
+	if (!claims.failed && push_jws_sign(&b, PUSH_JWS_ES256, v->key, "{\"typ\":\"JWT\",\"alg\":\"ES256\"}", im_buf_text(&claims))) {
+		im_buf_printf(&b, ", k=%s", v->point);
+		header = b.failed ? NULL : strdup(im_buf_text(&b));
+	}
 	im_buf_finish(&claims);
-	if (ok)
-		return im_buf_take(&b, NULL);
 	im_buf_finish(&b);
-	return NULL;
+	return header;
 }
 
 const char *vapid_header(struct vapid *v, const char *origin, int64_t now_ms)
