@@ -6,6 +6,7 @@
  */
 #include "fake_broker.h"
 #include "fake_journal.h"
+#include "fake_service.h"
 #include "fuzz.h"
 
 #include "base/log.h"
@@ -35,10 +36,8 @@ static const char *const filters[] = {
 };
 #define N(list) (sizeof(list) / sizeof((list)[0]))
 
-static char dir[64], conf[80], secret[65];
+static char dir[64], conf[80];
 static struct plugin *plugin; /* what the callbacks get */
-static uint64_t version;      /* of the roster */
-static uint64_t out_seq;
 
 const char *__wrap_im_conf_path_of_broker(void);
 enum im_status __real_plugin_start(struct plugin **out);
@@ -111,142 +110,6 @@ static struct mosquitto *take_context(struct input *in, enum context_state least
 
 /* ---- the service ---- */
 
-static struct mosquitto *service(void)
-{
-	struct mosquitto *c = fake_find("$im-offline");
-
-	return c && c->state == CONTEXT_UP && c->user && strcmp(c->user, "$im") == 0 ? c : NULL;
-}
-
-static void send_frame(const Im__Bus__ToPlugin *m)
-{
-	size_t len = im__bus__to_plugin__get_packed_size(m);
-	uint8_t *data = malloc(len + 1);
-
-	im__bus__to_plugin__pack(m, data);
-	if (service())
-		(void)fake_publish(service(), "$im/out", data, len, 0, false, NULL);
-	free(data);
-}
-
-static void send_item(Im__Bus__RosterItem *item)
-{
-	Im__Bus__ToPlugin m = IM__BUS__TO_PLUGIN__INIT;
-	Im__Bus__Roster r = IM__BUS__ROSTER__INIT;
-
-	item->version = ++version;
-	r.version = version;
-	r.items = &item;
-	r.n_items = 1;
-	m.roster = &r;
-	send_frame(&m);
-}
-
-/* With the token "t-NAME". */
-static void send_user(const char *name, bool disabled, bool removed)
-{
-	Im__Bus__RosterItem item = IM__BUS__ROSTER_ITEM__INIT;
-	Im__Bus__User u = IM__BUS__USER__INIT;
-	Im__Bus__Token t = IM__BUS__TOKEN__INIT, *tokens = &t;
-	char token[16];
-	uint8_t hash[32];
-
-	(void)snprintf(token, sizeof(token), "t-%s", name);
-	crypto_generichash(hash, sizeof(hash), (const uint8_t *)token, strlen(token), NULL, 0);
-	t.id = (char *)"t";
-	t.hash.data = hash;
-	t.hash.len = sizeof(hash);
-	u.name = (char *)(uintptr_t)name;
-	u.disabled = disabled;
-	u.removed = removed;
-	u.tokens = &tokens;
-	u.n_tokens = removed ? 0 : 1;
-	item.user = &u;
-	send_item(&item);
-}
-
-static void send_member(const char *name, uint64_t to_seq)
-{
-	Im__Bus__RosterItem item = IM__BUS__ROSTER_ITEM__INIT;
-	Im__Bus__Group g = IM__BUS__GROUP__INIT;
-	Im__Bus__Member m = IM__BUS__MEMBER__INIT;
-
-	g.name = m.group = (char *)"friends";
-	g.owner = (char *)"alice";
-	item.group = &g;
-	send_item(&item);
-	item.group = NULL;
-	m.user = (char *)(uintptr_t)name;
-	m.role = (char *)"member";
-	m.from_seq = 1;
-	m.to_seq = to_seq;
-	item.member = &m;
-	send_item(&item);
-}
-
-static void send_block(const char *user, const char *blocked, bool removed)
-{
-	Im__Bus__RosterItem item = IM__BUS__ROSTER_ITEM__INIT;
-	Im__Bus__Block b = IM__BUS__BLOCK__INIT;
-
-	b.user = (char *)(uintptr_t)user;
-	b.blocked = (char *)(uintptr_t)blocked;
-	b.removed = removed;
-	item.block = &b;
-	send_item(&item);
-}
-
-static void service_up(void)
-{
-	const struct mosquitto like = {.id = (char *)"$im-offline", .user = (char *)"$im", .address = (char *)"/run/bus.sock", .protocol = 4, .clean = true};
-	Im__Bus__ToPlugin m = IM__BUS__TO_PLUGIN__INIT;
-	Im__Bus__Hello h = IM__BUS__HELLO__INIT;
-
-	if (!fake_connect(&like, secret, false))
-		return;
-	(void)fake_subscribe(service(), "$im/in", 1);
-	h.protocol = 1;
-	h.node = 1;
-	m.hello = &h;
-	out_seq = 0;
-	send_frame(&m);
-}
-
-/* To a handle that was named once, and may be long gone: "@user|client id" tells the broker who it is for. */
-static void deliver(unsigned which, bool qos1)
-{
-	Im__Bus__ToPlugin m = IM__BUS__TO_PLUGIN__INIT;
-	Im__Bus__Delivery d = IM__BUS__DELIVERY__INIT, *list = &d;
-	char text[300];
-
-	if (fake.n_handles == 0)
-		return;
-	which %= fake.n_handles;
-	d.topic = (char *)"im/v1/in/msg/u/bob";
-	d.payload.data = (uint8_t *)text;
-	d.payload.len = (size_t)snprintf(text, sizeof(text), "@%s|%s", fake.handles[which].user, fake.handles[which].client_id);
-	d.qos1 = d.qos0 = &fake.handles[which].handle;
-	d.n_qos1 = qos1;
-	d.n_qos0 = !qos1;
-	m.deliveries = &list;
-	m.n_deliveries = 1;
-	m.out_seq = ++out_seq;
-	send_frame(&m);
-}
-
-static void kick(unsigned which)
-{
-	Im__Bus__ToPlugin m = IM__BUS__TO_PLUGIN__INIT;
-	Im__Bus__Kick k = IM__BUS__KICK__INIT, *list = &k;
-
-	if (fake.n_handles == 0)
-		return;
-	k.session = fake.handles[which % fake.n_handles].handle;
-	m.kicks = &list;
-	m.n_kicks = 1;
-	send_frame(&m);
-}
-
 static void query(struct input *in)
 {
 	Im__Bus__ToPlugin m = IM__BUS__TO_PLUGIN__INIT;
@@ -262,7 +125,7 @@ static void query(struct input *in)
 	q.json = text;
 	m.queries = &list;
 	m.n_queries = 1;
-	send_frame(&m);
+	fake_service_send(&m);
 }
 
 static void raw_frame(struct input *in)
@@ -270,8 +133,8 @@ static void raw_frame(struct input *in)
 	const uint8_t *bytes;
 	size_t len = take_bytes(in, &bytes);
 
-	if (service())
-		(void)fake_publish(service(), "$im/out", bytes, len, 0, false, NULL);
+	if (fake_service())
+		(void)fake_publish(fake_service(), "$im/out", bytes, len, 0, false, NULL);
 }
 
 static void roster_changes(struct input *in)
@@ -282,16 +145,16 @@ static void roster_changes(struct input *in)
 	switch (what / N_USERS % 6) {
 	case 0:
 	case 1:
-		send_user(who, what & 128, false);
+		fake_service_user(who, what & 128, false);
 		return;
 	case 2:
-		send_user(who, false, true);
+		fake_service_user(who, false, true);
 		return;
 	case 3:
-		send_member(who, what & 128 ? 9 : 0);
+		fake_service_member(who, what & 128 ? 9 : 0);
 		return;
 	default:
-		send_block(who, users[(what >> 2) % N_USERS], what & 64);
+		fake_service_block(who, users[(what >> 2) % N_USERS], what & 64);
 	}
 }
 
@@ -314,7 +177,7 @@ static void connect_client(struct input *in)
 		like.will = (char *)(uintptr_t)take_one(in, topics, N(topics), will);
 	(void)snprintf(token, sizeof(token), "t-%s", user ? user : "");
 	if (user && strcmp(user, "$im") == 0)
-		(void)snprintf(token, sizeof(token), "%s", secret);
+		(void)snprintf(token, sizeof(token), "%s", fake_secret);
 	if (how & 32)
 		token[0] ^= 1;
 	c = fake_connect(&like, token, how & 128);
@@ -454,10 +317,10 @@ static void step(struct input *in)
 		roster_changes(in);
 		return;
 	case 15:
-		deliver(take(in), take(in) & 1);
+		fake_service_deliver(take(in), take(in) & 1);
 		return;
 	case 16:
-		kick(take(in));
+		fake_service_kick(take(in));
 		return;
 	case 17:
 		query(in);
@@ -465,8 +328,8 @@ static void step(struct input *in)
 	case 18:
 		if (take(in) & 1)
 			raw_frame(in);
-		else if (!service())
-			service_up();
+		else if (!fake_service())
+			fake_service_up();
 		return;
 	default:
 		fake_journal.says = (const enum im_status[]){IM_OK, IM_BUSY, IM_FAILED}[take(in) % 3];
@@ -483,17 +346,6 @@ static void write_conf(void)
 	(void)fprintf(f, "set_tcp_nodelay true\nmax_queued_messages 1000000\nallow_duplicate_messages true\nallow_anonymous true\nlistener 0 %s/run/bus.sock\nplugin /x/mosquitto_im.so\n"
 			 "plugin_opt_im_dir %s\nplugin_opt_im_admins bob\nplugin_opt_im_rate_refusals 20\nplugin_opt_im_filters 3\n", dir, dir);
 	must(fclose(f) == 0);
-}
-
-static void read_secret(void)
-{
-	char path[100];
-	int fd;
-
-	(void)snprintf(path, sizeof(path), "%s/run/bus.secret", dir);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	must(fd >= 0 && read(fd, secret, 64) == 64);
-	(void)close(fd); /* only read */
 }
 
 static void forget_files(void)
@@ -531,15 +383,14 @@ static void make_dir(void)
 
 static void start(void)
 {
-	version = 0;
 	fake_journal_clear();
 	fake_broker_start(conf);
-	read_secret();
-	service_up();
+	fake_service_read_secret(dir);
+	fake_service_up();
 	for (unsigned i = 0; i < N_USERS; i++)
-		send_user(users[i], i == 2, false); /* carol is disabled */
-	send_member("alice", 0);
-	send_member("bob", 0);
+		fake_service_user(users[i], i == 2, false); /* carol is disabled */
+	fake_service_member("alice", 0);
+	fake_service_member("bob", 0);
 	fake_tick();
 	must(roster_count_users(plugin->roster) == N_USERS);
 }
