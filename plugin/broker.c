@@ -2,6 +2,8 @@
  * The doorway to the broker. Two facts of 2.0 are handled here: it does not export the readers of MQTT 5
  * properties (libmosquitto has them, with the same structs), and WebSocket connections are written only
  * when its poll returns, which on an idle broker takes up to 100 ms - so a timer's signal interrupts it.
+ * Two of 2.1: it does export the readers, and counts the memory they give; and it raises TICK between its flush
+ * and its poll, so that whatever is sent from there waits for the poll to return.
  */
 #include "broker.h"
 
@@ -26,8 +28,16 @@
 
 #define WAKE_SIGNAL (SIGRTMIN + 3) /* SIGRTMIN itself is log rotation in 2.1 */
 #define WAKE_NS 100000             /* about when the flush is done */
+#define WAKE_NS_2_1 30000          /* nothing but the way into the poll: the flush comes behind it */
 #define WAKE_AGAIN_NS 300000
 #define USER_PROPERTIES_MAX 64     /* looked through for im-id: a packet can carry 50,000, each costs two allocations */
+
+extern struct mosquitto *mosquitto_client(const char *client_id) __attribute__((weak)); /* since 2.1 */
+
+bool broker_is_2_1(void)
+{
+	return mosquitto_client != NULL;
+}
 
 void *broker_alloc(size_t len)
 {
@@ -81,6 +91,8 @@ bool broker_send(const char *client_id, const char *topic, void *payload, size_t
 		goto fail;
 	if (len > INT32_MAX || mosquitto_broker_publish(client_id, topic, (int)len, payload, qos, false, list) != MOSQ_ERR_SUCCESS)
 		goto fail;
+	if (broker_is_2_1())
+		broker_wake();
 	return true;
 fail:
 	mosquitto_property_free_all(&list);
@@ -99,9 +111,10 @@ static void on_wake(int sig)
 }
 
 /*
- * What is sent from TICK is flushed at the beginning of the next turn and written to WebSockets when that turn's
- * poll returns. A signal that comes before the poll sleeps is lost, and how long the flush takes nobody knows:
- * so it is repeated until two turns have passed.
+ * 2.0: what is sent from TICK is flushed at the beginning of the next turn and written to WebSockets when that turn's
+ * poll returns. 2.1: it is flushed, and written to everybody, when this turn's poll has returned. A signal that comes
+ * before the poll sleeps is lost, and how long the flush takes nobody knows: so it is repeated until two turns have
+ * passed, or one.
  */
 static timer_t wake_timer;
 static enum { WAKE_NEW, WAKE_READY, WAKE_BROKEN } wake_state = WAKE_NEW;
@@ -119,18 +132,20 @@ static void wake_prepare(void)
 	wake_state = sigaction(WAKE_SIGNAL, &sa, NULL) == 0 && timer_create(CLOCK_MONOTONIC, &ev, &wake_timer) == 0 ? WAKE_READY
 													      : WAKE_BROKEN;
 	if (wake_state == WAKE_BROKEN)
-		im_log(IM_LOG_WARNING, "evt=wake error=\"%s\": WebSocket clients may wait 100 ms", strerror(errno));
+		im_log(IM_LOG_WARNING, "evt=wake error=\"%s\": %s may wait 100 ms", strerror(errno),
+		       broker_is_2_1() ? "all deliveries" : "WebSocket clients");
 }
 
 void broker_wake(void)
 {
-	const struct itimerspec often = { .it_value = { .tv_nsec = WAKE_NS }, .it_interval = { .tv_nsec = WAKE_AGAIN_NS } };
+	const struct itimerspec often = { .it_value = { .tv_nsec = broker_is_2_1() ? WAKE_NS_2_1 : WAKE_NS },
+					  .it_interval = { .tv_nsec = WAKE_AGAIN_NS } };
 
 	if (wake_state == WAKE_NEW)
 		wake_prepare();
 	if (wake_state == WAKE_READY && wake_turns == 0)
 		(void)timer_settime(wake_timer, 0, &often, NULL); /* lost: 100 ms later then */
-	wake_turns = 2;
+	wake_turns = broker_is_2_1() ? 1 : 2;
 }
 
 void broker_turn(void)
@@ -191,6 +206,15 @@ bool broker_certificate(const struct mosquitto *context, enum im_certificate_use
 	return true;
 }
 
+/* What the readers give: the broker's own on 2.1, libmosquitto's on 2.0, which the broker must not count. */
+static void property_text_free(void *text)
+{
+	if (broker_is_2_1())
+		broker_free(text);
+	else
+		free(text);
+}
+
 void broker_properties_read(const void *list, struct broker_properties *out)
 {
 	const mosquitto_property *p = list;
@@ -212,17 +236,17 @@ void broker_properties_read(const void *list, struct broker_properties *out)
 			out->id = value;
 			value = NULL;
 		}
-		free(name);
-		free(value);
+		property_text_free(name);
+		property_text_free(value);
 	}
 }
 
 void broker_properties_free(struct broker_properties *p)
 {
-	free(p->content_type);
-	free(p->response_topic);
-	free(p->id);
-	free(p->correlation);
+	property_text_free(p->content_type);
+	property_text_free(p->response_topic);
+	property_text_free(p->id);
+	property_text_free(p->correlation);
 	memset(p, 0, sizeof(*p));
 }
 

@@ -13,6 +13,17 @@
 
 struct mosquitto;
 
+/*
+ * 2.1, by what it exports. The same binary runs under both (docs/mosquitto-2.1.md); what 2.1 does otherwise is asked
+ * here and nowhere else.
+ */
+bool broker_is_2_1(void);
+/*
+ * 2.1 only, same struct as DISCONNECT, and raised instead of it when the broker keeps the session. Number and struct
+ * are 2.1's: the headers of 2.0 lack them.
+ */
+#define BROKER_EVT_CLIENT_OFFLINE 28
+
 void *broker_alloc(size_t len); /* memory that the broker may free; NULL: none */
 void broker_free(void *p);
 
@@ -24,7 +35,7 @@ void broker_free(void *p);
 bool broker_send(const char *client_id, const char *topic, void *payload, size_t len, int qos, const Im__Bus__Properties *props);
 /* Ends a connection (with its will unless `with_will` is false). Never from a callback of that client: queue it for TICK. */
 void broker_kick(const char *client_id, bool with_will);
-/* Makes the loop turn again soon, for WebSocket receivers of what was sent from TICK (a one-shot timer signal on 2.0). */
+/* Makes the loop turn again soon: for WebSocket receivers of what was sent from TICK on 2.0, for all of them on 2.1. */
 void broker_wake(void);
 
 /* What can be known about a connection. Pointers are the broker's, valid during the callback. */

@@ -104,8 +104,14 @@ static const struct hook {
 	{ MOSQ_EVT_CONTROL, on_control, "$CONTROL/im/v1" },
 	{ MOSQ_EVT_DISCONNECT, on_disconnect, NULL },
 	{ MOSQ_EVT_TICK, on_tick, NULL },
+	{ BROKER_EVT_CLIENT_OFFLINE, on_disconnect, NULL }, /* the last: 2.0 has no such event */
 };
-#define N_HOOKS (sizeof(hooks) / sizeof(hooks[0]))
+
+static size_t n_hooks(void)
+{
+	return sizeof(hooks) / sizeof(hooks[0]) - (broker_is_2_1() ? 0 : 1);
+}
+
 static mosquitto_plugin_id_t *identity; /* the broker's, for registering only */
 static void unhook(size_t n)
 {
@@ -129,7 +135,7 @@ EXPORT int mosquitto_plugin_init(mosquitto_plugin_id_t *id, void **user_data, st
 	identity = id;
 	if (plugin_start(&p) != IM_OK)
 		return MOSQ_ERR_UNKNOWN;
-	for (size_t i = 0; i < N_HOOKS; i++) {
+	for (size_t i = 0; i < n_hooks(); i++) {
 		if (mosquitto_callback_register(id, hooks[i].event, hooks[i].callback, hooks[i].topic, p) == MOSQ_ERR_SUCCESS)
 			continue;
 		unhook(i);
@@ -143,7 +149,7 @@ EXPORT int mosquitto_plugin_init(mosquitto_plugin_id_t *id, void **user_data, st
 EXPORT int mosquitto_plugin_cleanup(void *user_data, struct mosquitto_opt *opts, int n_opts)
 {
 	(void)opts, (void)n_opts;
-	unhook(N_HOOKS);
+	unhook(n_hooks());
 	plugin_stop(user_data);
 	return MOSQ_ERR_SUCCESS;
 }

@@ -1,20 +1,31 @@
 #include "fake_broker.h"
 
-#include "bus.pb-c.h"
 #include "fuzz.h"
 #include "wire/topic.h"
 
+#include <malloc.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
 struct fake_broker fake;
+void (*fake_on_frame)(const Im__Bus__FromPlugin *m);
 
 static struct {
 	MOSQ_FUNC_generic_callback fn;
 	void *arg;
 } callbacks[32];
 static void *plugin;
+static size_t memory; /* given and not freed: the broker counts what goes through its allocator */
+
+/* A program that exports what only 2.1 exports is a broker of 2.1. */
+extern struct mosquitto *mosquitto_client(const char *client_id) __attribute__((weak));
+#define EVT_CLIENT_OFFLINE 28 /* since 2.1: DISCONNECT's place when the session is kept */
+
+static bool is_2_1(void)
+{
+	return mosquitto_client != NULL;
+}
 
 int mosquitto_plugin_init(mosquitto_plugin_id_t *id, void **user_data, struct mosquitto_opt *opts, int n_opts);
 int mosquitto_plugin_cleanup(void *user_data, struct mosquitto_opt *opts, int n_opts);
@@ -23,17 +34,26 @@ int mosquitto_plugin_cleanup(void *user_data, struct mosquitto_opt *opts, int n_
 
 void *mosquitto_malloc(size_t size)
 {
-	return malloc(size);
+	void *mem = malloc(size);
+
+	memory += mem ? malloc_usable_size(mem) : 0;
+	return mem;
 }
 
 void mosquitto_free(void *mem)
 {
+	size_t size = mem ? malloc_usable_size(mem) : 0;
+
+	must(size <= memory); /* not the broker's */
+	memory -= size;
 	free(mem);
 }
 
 char *mosquitto_strdup(const char *s)
 {
-	return strdup(s);
+	char *copy = mosquitto_malloc(strlen(s) + 1);
+
+	return copy ? strcpy(copy, s) : NULL;
 }
 
 __attribute__((format(printf, 2, 3)))
@@ -54,7 +74,9 @@ void mosquitto_log_printf(int level, const char *fmt, ...)
 int mosquitto_callback_register(mosquitto_plugin_id_t *id, int event, MOSQ_FUNC_generic_callback fn, const void *data, void *arg)
 {
 	(void)id;
-	must(event < 32 && !callbacks[event].fn && (event == MOSQ_EVT_CONTROL) == (data != NULL));
+	if (event > (is_2_1() ? 30 : MOSQ_EVT_DISCONNECT))
+		return MOSQ_ERR_NOT_SUPPORTED;
+	must(!callbacks[event].fn && (event == MOSQ_EVT_CONTROL) == (data != NULL));
 	callbacks[event].fn = fn;
 	callbacks[event].arg = arg;
 	return MOSQ_ERR_SUCCESS;
@@ -122,6 +144,11 @@ void *mosquitto_client_certificate(const struct mosquitto *c)
 	return NULL; /* no TLS here */
 }
 
+bool fake_is_hooked(int event)
+{
+	return callbacks[event].fn != NULL;
+}
+
 static int event(int which, void *data)
 {
 	must(callbacks[which].fn);
@@ -174,6 +201,8 @@ static void read_frame(const void *payload, size_t len)
 	must(m);
 	for (size_t i = 0; i < m->n_sessions; i++)
 		note_handle(m->sessions[i]);
+	if (fake_on_frame)
+		fake_on_frame(m);
 	im__bus__from_plugin__free_unpacked(m, NULL);
 }
 
@@ -206,7 +235,7 @@ int mosquitto_broker_publish(const char *client_id, const char *topic, int len, 
 		fake.queue[fake.n_queue++].packet = (struct packet){strdup(topic), c->user ? strdup(c->user) : NULL};
 	}
 	mosquitto_property_free_all(&props);
-	free(payload);
+	mosquitto_free(payload);
 	return MOSQ_ERR_SUCCESS;
 }
 
@@ -251,11 +280,14 @@ static void context_free(struct mosquitto *c)
 	memset(c, 0, sizeof(*c));
 }
 
-static void tell_disconnect(struct mosquitto *c)
+/* 2.0 says nothing of the reason. 2.1 does not tell of who never said CONNECT, and has an event for who may come back. */
+static void tell_end(struct mosquitto *c, int reason, bool kept)
 {
-	struct mosquitto_evt_disconnect ev = {.client = c, .reason = -1};
+	struct mosquitto_evt_disconnect ev = {.client = c, .reason = is_2_1() ? reason : -1};
 
-	(void)event(MOSQ_EVT_DISCONNECT, &ev);
+	if (is_2_1() && !c->id)
+		return;
+	(void)event(is_2_1() && kept ? EVT_CLIENT_OFFLINE : MOSQ_EVT_DISCONNECT, &ev);
 }
 
 int fake_acl(struct mosquitto *c, int access, const char *topic)
@@ -283,11 +315,9 @@ int fake_will(struct mosquitto *c)
 /* Subscriptions and what is queued go over to the new connection, which is asked about each packet. */
 static void take_over(struct mosquitto *old, struct mosquitto *c)
 {
-	bool was_up = old->state == CONTEXT_UP;
-
-	tell_disconnect(old); /* a second time if it was stored */
-	if (was_up)
+	if (old->state == CONTEXT_UP)
 		(void)fake_will(old);
+	tell_end(old, 142, false); /* a second time if it was stored */
 	for (unsigned i = 0; i < old->n_filters && !c->clean; i++)
 		c->filters[c->n_filters++] = old->filters[i];
 	if (!c->clean)
@@ -322,7 +352,7 @@ struct mosquitto *fake_connect(const struct mosquitto *like, const char *passwor
 	c->user = like->user ? strdup(like->user) : NULL;
 	c->address = like->address ? strdup(like->address) : NULL;
 	if (!c->id || authenticate(c, password, others_accept) != MOSQ_ERR_SUCCESS) {
-		tell_disconnect(c); /* a failed login, or a socket that never said CONNECT */
+		tell_end(c, MOSQ_ERR_AUTH, false); /* a failed login, or a socket that never said CONNECT */
 		context_free(c);
 		return NULL;
 	}
@@ -336,7 +366,7 @@ struct mosquitto *fake_connect(const struct mosquitto *like, const char *passwor
 
 void fake_disconnect(struct mosquitto *c, bool with_will)
 {
-	tell_disconnect(c);
+	tell_end(c, with_will ? MOSQ_ERR_CONN_LOST : MOSQ_ERR_SUCCESS, !c->clean);
 	c->kick_due = false;
 	if (with_will)
 		(void)fake_will(c);
@@ -348,7 +378,8 @@ void fake_disconnect(struct mosquitto *c, bool with_will)
 
 void fake_forget(struct mosquitto *c)
 {
-	tell_disconnect(c);
+	if (!is_2_1())
+		tell_end(c, -1, false);
 	(void)fake_will(c); /* a delayed one */
 	context_free(c);
 }
@@ -360,7 +391,7 @@ int mosquitto_kick_client_by_clientid(const char *client_id, bool with_will)
 
 	if (!c || c->state != CONTEXT_UP)
 		return MOSQ_ERR_NOT_FOUND;
-	if (c->websocket) {
+	if (c->websocket && !is_2_1()) {
 		c->kick_due = true;
 		return MOSQ_ERR_SUCCESS;
 	}
@@ -446,7 +477,7 @@ static int tell_message(struct mosquitto *c, const char *topic, const void *payl
 		must(ev.topic == old_topic && (len == 0 || ev.payload == old_payload));
 	}
 	if (ev.topic != old_topic)
-		free(ev.topic);
+		mosquitto_free(ev.topic);
 	free(old_topic);
 	free(old_payload);
 	return rc;
@@ -514,4 +545,5 @@ void fake_broker_stop(void)
 	must(mosquitto_plugin_cleanup(plugin, NULL, 0) == MOSQ_ERR_SUCCESS);
 	for (unsigned i = 0; i < CONTEXTS; i++)
 		context_free(&fake.contexts[i]);
+	must(memory == 0);
 }

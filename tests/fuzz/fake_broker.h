@@ -1,15 +1,19 @@
 /*
  * A broker of a few connections, in memory: the mosquitto_* functions that the plugin calls, and the events that
- * a broker of 2.0 raises, in its order and in its odd orders too. It watches what the plugin does with them:
+ * a broker of 2.0 raises, in its order and in its odd orders too; those of 2.1 in a program that exports
+ * mosquitto_client. It watches what the plugin does with them:
  *
  *  - nothing is sent to a client id that now belongs to another user than the one it was meant for
  *  - nothing below im/ and no $im/sink is routed to anybody; what a stored session has queued goes to its user only
  *  - no context is asked about that is gone
+ *  - all memory of the broker is given back to it, and none that is not its own
  *
  * A context is a place in `contexts`: like the broker's, its address is used again for another connection.
  */
 #ifndef TESTS_FAKE_BROKER_H
 #define TESTS_FAKE_BROKER_H
+
+#include "bus.pb-c.h"
 
 #include <mosquitto.h>
 #include <mosquitto_broker.h>
@@ -48,6 +52,7 @@ struct fake_broker {
 	unsigned delivered;
 };
 extern struct fake_broker fake;
+extern void (*fake_on_frame)(const Im__Bus__FromPlugin *m); /* each that the service gets; NULL: nobody looks */
 
 /* Starts and stops the plugin. */
 void fake_broker_start(const char *conf_path);
@@ -66,6 +71,7 @@ void fake_reload(void);
 void fake_tick(void);                     /* the end of a turn, and the beginning of the next */
 int fake_acl(struct mosquitto *c, int access, const char *topic);
 
+bool fake_is_hooked(int event);
 struct mosquitto *fake_find(const char *client_id); /* up or stored */
 
 #endif
