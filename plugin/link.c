@@ -414,6 +414,7 @@ static void on_hello(struct link *l, const Im__Bus__Hello *h)
 	if (mark(l, l->cursor.epoch) != 0)
 		l->cursor.offset = mark(l, l->cursor.epoch);
 	l->greeted = true;
+	roster_copy_from(l->copy, h->store);
 	im_log(IM_LOG_NOTICE, "evt=service_up version=%s store=%s roster=%" PRIu64 " epoch=%" PRIu64 " offset=%" PRIu64, h->version, h->store,
 	       h->roster_version, l->cursor.epoch, l->cursor.offset);
 }
@@ -530,7 +531,7 @@ static void add_hello(struct link *l)
 	hello.protocol = LINK_PROTOCOL;
 	hello.node = l->node;
 	hello.epoch = journal_epoch(l->journal);
-	hello.roster_version = roster_version(l->roster);
+	hello.roster_version = roster_copy_version(l->copy);
 	hello.version = (char *)(uintptr_t)IM_VERSION;
 	part.hello = &hello;
 	add_part(l, &part);
@@ -582,7 +583,7 @@ static void add_sessions(struct link *l)
 static void add_progress(struct link *l)
 {
 	Im__Bus__FromPlugin part = IM__BUS__FROM_PLUGIN__INIT;
-	uint64_t version = roster_version(l->roster);
+	uint64_t version = roster_copy_version(l->copy);
 
 	if (l->out_done != l->out_done_sent)
 		part.out_done = l->out_done_sent = l->out_done;

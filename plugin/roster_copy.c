@@ -9,7 +9,9 @@
 #include "base/log.h"
 #include "roster_file.h"
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define RETRY_MS 5000 /* between attempts to write the file anew */
 
@@ -17,6 +19,8 @@ struct roster_copy {
 	struct roster *roster;   /* the caller's */
 	struct roster *snapshot; /* being received; NULL: none */
 	struct roster_file *file;
+	char store[ROSTER_STORE_MAX + 1];   /* that what is in force is from */
+	char talking[ROSTER_STORE_MAX + 1]; /* that is sending */
 	int64_t retry_ms;
 	roster_copy_fn *on_change;
 	void *arg;
@@ -35,8 +39,20 @@ enum im_status roster_copy_open(const char *dir, struct roster *roster, struct r
 		free(c);
 		return st;
 	}
+	(void)snprintf(c->store, sizeof(c->store), "%s", roster_file_store(c->file)); /* of the same size */
+	(void)snprintf(c->talking, sizeof(c->talking), "%s", c->store);
 	*out = c;
 	return IM_OK;
+}
+
+void roster_copy_from(struct roster_copy *c, const char *store)
+{
+	(void)snprintf(c->talking, sizeof(c->talking), "%s", store); /* longer ones do not exist */
+}
+
+uint64_t roster_copy_version(const struct roster_copy *c)
+{
+	return strcmp(c->store, c->talking) == 0 ? roster_version(c->roster) : 0;
 }
 
 void roster_copy_close(struct roster_copy *c)
@@ -114,7 +130,8 @@ static void snapshot_in_force(struct roster_copy *c)
 	struct im_err err;
 
 	roster_swap(c->roster, c->snapshot);
-	if (roster_file_rewrite(c->file, c->roster, &err) != IM_OK)
+	memcpy(c->store, c->talking, sizeof(c->store));
+	if (roster_file_rewrite(c->file, c->roster, c->store, &err) != IM_OK)
 		not_kept(c, &err);
 	roster_each_user(c->snapshot, user_may_be_gone, c); /* those of before */
 	roster_since(c->roster, 0, item_in_force, c);
@@ -145,6 +162,6 @@ void roster_copy_tick(struct roster_copy *c)
 	if (!roster_file_is_broken(c->file) || im_clock_mono_ms() < c->retry_ms)
 		return;
 	c->retry_ms = im_clock_mono_ms() + RETRY_MS;
-	if (roster_file_rewrite(c->file, c->roster, NULL) == IM_OK) /* why it failed was logged when it broke */
+	if (roster_file_rewrite(c->file, c->roster, c->store, NULL) == IM_OK) /* why it failed was logged when it broke */
 		im_log(IM_LOG_NOTICE, "evt=roster_kept version=%" PRIu64, roster_version(c->roster));
 }

@@ -17,6 +17,13 @@ enum im_status roster_copy_open(const char *dir, struct roster *roster, struct r
 void roster_copy_close(struct roster_copy *c); /* NULL is fine */
 void roster_copy_on_change(struct roster_copy *c, roster_copy_fn *fn, void *arg); /* link.h: link_on_roster */
 
+/*
+ * Who is talking: versions count within one store only, a restored one may have the same for other content. What comes
+ * after this is from `store`. The version is 0 until what is in force is from there.
+ */
+void roster_copy_from(struct roster_copy *c, const char *store);
+uint64_t roster_copy_version(const struct roster_copy *c);
+
 /* NULL: applied, in force and kept. Otherwise why the sender must begin again. */
 const char *roster_copy_apply(struct roster_copy *c, const Im__Bus__Roster *r);
 void roster_copy_drop_snapshot(struct roster_copy *c); /* its sender is gone; NULL is fine */

@@ -16,17 +16,18 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define HEADER 16u
+#define HEADER (16u + ROSTER_STORE_MAX)
 #define REWRITE_PIECE (1u << 20) /* bytes gathered before they are written */
 #define SMALL_FILE 64u           /* items: below that a rewrite is not worth it */
 
-static const char magic[8] = {'I', 'M', 'R', 'O', 'S', 'T', '0', '1'};
+static const char magic[8] = {'I', 'M', 'R', 'O', 'S', 'T', '0', '2'};
 
 struct roster_file {
 	char path[4096];
 	char fresh[4096 + 8]; /* a rewrite in progress */
 	int fd;
 	uint64_t id;
+	char store[ROSTER_STORE_MAX + 1];
 	uint64_t end;
 	bool broken;
 	struct im_buf record;
@@ -50,14 +51,15 @@ static int write_all(int fd, const void *data, size_t len, uint64_t at)
 	return 0;
 }
 
-static int begin(int fd, uint64_t *id)
+static int begin(int fd, const char *store, uint64_t *id)
 {
-	char head[HEADER];
+	char head[HEADER] = { 0 };
 
 	if (getrandom(id, sizeof(*id), 0) != sizeof(*id))
 		return EIO;
 	memcpy(head, magic, sizeof(magic));
 	memcpy(head + 8, id, sizeof(*id)); /* only ever compared with itself: its byte order does not matter */
+	memcpy(head + 16, store, strnlen(store, ROSTER_STORE_MAX));
 	return write_all(fd, head, sizeof(head), 0);
 }
 
@@ -133,9 +135,10 @@ static enum im_status load(struct roster_file *f, struct roster *r, struct im_er
 	n = read_whole(f->fd, &b);
 	if (n == 0 && b.len >= HEADER && memcmp(b.data, magic, sizeof(magic)) == 0) {
 		memcpy(&f->id, b.data + 8, sizeof(f->id));
+		memcpy(f->store, b.data + 16, ROSTER_STORE_MAX);
 		items = apply_all(f, &b, r);
 	} else if (n == 0) { /* new, or not a roster: the service sends a snapshot */
-		e = begin(f->fd, &f->id);
+		e = begin(f->fd, "", &f->id);
 		f->end = HEADER;
 	}
 	im_buf_finish(&b);
@@ -145,7 +148,7 @@ static enum im_status load(struct roster_file *f, struct roster *r, struct im_er
 		return im_fail(err, IM_FAILED, "cannot load %.150s: %s", f->path, strerror(n < 0 ? (int)-n : e));
 	roster_since(r, 0, count_item, &live);
 	if (items > SMALL_FILE && items > 2 * live)
-		(void)roster_file_rewrite(f, r, NULL);
+		(void)roster_file_rewrite(f, r, f->store, NULL);
 	f->broken = false; /* if that failed: the long file serves as well */
 	return IM_OK;
 }
@@ -182,6 +185,11 @@ void roster_file_close(struct roster_file *f)
 	}
 	im_buf_finish(&f->record);
 	free(f);
+}
+
+const char *roster_file_store(const struct roster_file *f)
+{
+	return f->store;
 }
 
 /* ---------------------------------------------------------------- changing */
@@ -235,12 +243,12 @@ static void rewrite_item(void *arg, const Im__Bus__RosterItem *item)
 		rewrite_flush(w);
 }
 
-enum im_status roster_file_rewrite(struct roster_file *f, const struct roster *r, struct im_err *err)
+enum im_status roster_file_rewrite(struct roster_file *f, const struct roster *r, const char *store, struct im_err *err)
 {
 	struct rewrite w = {.fd = open(f->fresh, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600), .end = HEADER};
 
 	im_buf_init(&w.b);
-	w.error = w.fd < 0 ? errno : begin(w.fd, &w.id);
+	w.error = w.fd < 0 ? errno : begin(w.fd, store, &w.id);
 	if (w.error == 0)
 		roster_since(r, 0, rewrite_item, &w);
 	if (w.error == 0)
@@ -259,6 +267,8 @@ enum im_status roster_file_rewrite(struct roster_file *f, const struct roster *r
 	(void)close(f->fd);
 	f->fd = w.fd;
 	f->id = w.id;
+	if (store != f->store)
+		(void)snprintf(f->store, sizeof(f->store), "%s", store); /* a name fits */
 	f->end = w.end;
 	f->broken = false;
 	return IM_OK;

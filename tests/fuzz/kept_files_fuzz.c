@@ -19,11 +19,12 @@ static void quiet(enum im_log_level level, const char *line)
 	(void)level, (void)line;
 }
 
-static size_t make_file(struct input *in, const char *magic, uint8_t *data)
+static size_t make_file(struct input *in, const char *magic, size_t head, uint8_t *data)
 {
 	const uint8_t *bytes;
-	size_t at = HEAD, len;
+	size_t at = head, len;
 
+	memset(data, 0, head);
 	memcpy(data, magic, 8);
 	for (unsigned i = 0; i < 8; i++)
 		data[8 + i] = i == 0 ? (uint8_t)(1 + input_byte(in)) : 0;
@@ -102,7 +103,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	im_log_open("kept_files_fuzz", IM_LOG_ERROR, quiet);
 	folder_clear();
-	len = make_file(&in, roster ? "IMROST01" : "IMSESS1\n", file);
+	len = make_file(&in, roster ? "IMROST02" : "IMSESS1\n", roster ? HEAD + ROSTER_STORE_MAX : HEAD, file);
 	folder_put(roster ? "roster" : "sessions", file, len);
 	if (roster)
 		check_roster();

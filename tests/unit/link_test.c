@@ -237,7 +237,7 @@ static void give(struct fixture *f, const Im__Bus__ToPlugin *m)
 }
 
 /* Connects and says hello with one mark (epoch 0 = none). */
-static void greet(struct fixture *f, uint64_t epoch, uint64_t offset)
+static void greet_from(struct fixture *f, const char *store, uint64_t epoch, uint64_t offset)
 {
 	Im__Bus__ToPlugin m = IM__BUS__TO_PLUGIN__INIT;
 	Im__Bus__Hello hello = IM__BUS__HELLO__INIT;
@@ -246,6 +246,7 @@ static void greet(struct fixture *f, uint64_t epoch, uint64_t offset)
 	link_service(f->l, SERVICE, true);
 	hello.protocol = 1;
 	hello.node = 1;
+	hello.store = (char *)(uintptr_t)store;
 	mark.epoch = epoch;
 	mark.offset = offset;
 	hello.high_water = marks;
@@ -253,6 +254,11 @@ static void greet(struct fixture *f, uint64_t epoch, uint64_t offset)
 	m.hello = &hello;
 	give(f, &m);
 	link_tick(f->l);
+}
+
+static void greet(struct fixture *f, uint64_t epoch, uint64_t offset)
+{
+	greet_from(f, "", epoch, offset);
 }
 
 static void confirm(struct fixture *f, uint64_t epoch, uint64_t offset)
@@ -686,6 +692,36 @@ static void snapshot_comes_into_force_at_its_end(void **state)
 	assert_null(roster_user(f->roster, "alice"));
 }
 
+/* The roster version that the plugin's hello to a service with this store says. */
+static uint64_t version_told(struct fixture *f, const char *store)
+{
+	close_all(f);
+	open_all(f);
+	greet_from(f, store, 0, 0);
+	for (unsigned i = g.n_frames; i-- > 0;)
+		if (g.frames[i]->hello)
+			return g.frames[i]->hello->roster_version;
+	fail();
+	return 0;
+}
+
+static void roster_of_another_store_does_not_count(void **state)
+{
+	struct fixture *f = *state;
+
+	greet_from(f, "0123456789abcdef0123456789abcdef", 0, 0);
+	give_user(f, "alice", 7, true, true);
+	assert_int_equal(version_told(f, "0123456789abcdef0123456789abcdef"), 7);
+	assert_int_equal(version_told(f, "0123456789abcdef0123456789abcdee"), 0);
+	assert_non_null(roster_user(f->roster, "alice")); /* decides until there is a better one */
+	assert_int_equal(g.frames[g.n_frames - 1]->roster_version, 0);
+	give_user(f, "bob", 7, true, true);
+	assert_int_equal(g.frames[g.n_frames - 1]->roster_version, 7);
+	assert_null(roster_user(f->roster, "alice"));
+	assert_int_equal(version_told(f, "0123456789abcdef0123456789abcdee"), 7);
+	assert_int_equal(version_told(f, "0123456789abcdef0123456789abcdef"), 0);
+}
+
 static void superseded_items_are_cleared_away(void **state)
 {
 	struct fixture *f = *state;
@@ -733,6 +769,7 @@ int main(void)
 		T(closed_control_signal_and_answer_travel),
 		T(a_service_that_is_not_heard_gets_only_so_many_signals),
 		T(roster_changes_survive_a_restart),
+		T(roster_of_another_store_does_not_count),
 		T(snapshot_comes_into_force_at_its_end),
 		T(superseded_items_are_cleared_away),
 	};
