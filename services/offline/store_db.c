@@ -1,9 +1,12 @@
 #include "store_db.h"
 #include "schema/schema.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* Messages lie in the order of their append; ids in a table per day of journal time, so that what ages is cut off in one piece. */
 static const char schema[] =
@@ -89,9 +92,12 @@ static const char *const sql[DB_STATEMENTS] = {
 #define WAL_KEPT "PRAGMA journal_size_limit=33554432"
 #define READER_CACHE "PRAGMA cache_size=-4096"
 
+#define RENEW_STEP (256u << 10) /* of the write-ahead log, while opening */
+
 struct store_db {
 	sqlite3 *handle;
 	char *path;
+	bool sync_failed;
 	sqlite3_stmt *statements[DB_STATEMENTS];
 };
 
@@ -99,8 +105,15 @@ enum im_status store_db_fail(struct store_db *db, struct im_err *err, const char
 {
 	int code = db->handle ? sqlite3_extended_errcode(db->handle) : SQLITE_NOMEM;
 
+	if (code == SQLITE_IOERR_FSYNC || code == SQLITE_IOERR_DIR_FSYNC)
+		db->sync_failed = true;
 	return im_fail(err, IM_FAILED, "cannot %s %s: %s (SQLite error %d)", what, db->path,
 		       db->handle ? sqlite3_errmsg(db->handle) : "out of memory", code);
+}
+
+bool store_db_sync_failed(const struct store_db *db)
+{
+	return db->sync_failed;
 }
 
 sqlite3 *store_db_handle(struct store_db *db)
@@ -177,12 +190,65 @@ static bool run_text(struct store_db *db, const char *text)
 static const char *const schema_steps[] = { schema, push_schema };
 const struct im_schema store_db_schema = { schema_steps, sizeof(schema_steps) / sizeof(schema_steps[0]) };
 
+bool store_db_fold_on_close(struct store_db *db, bool on)
+{
+	return sqlite3_db_config(db->handle, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, on ? 0 : 1, NULL) == SQLITE_OK;
+}
+
+static enum im_status renew(int fd, char *step)
+{
+	off_t at = 0;
+	ssize_t n;
+
+	while ((n = pread(fd, step, RENEW_STEP, at)) > 0) {
+		for (ssize_t done = 0, m; done < n; done += m)
+			if ((m = pwrite(fd, step + done, (size_t)(n - done), at + done)) <= 0)
+				return IM_FAILED;
+		at += n;
+	}
+	return n == 0 && fdatasync(fd) == 0 ? IM_OK : IM_FAILED;
+}
+
+/*
+ * After a sync that failed the kernel holds the pages for clean: they can be read, and the next sync says that all is
+ * well, but they are not on the disk. A checkpoint that trusted it would write the database over from a write-ahead log
+ * whose end a power cut takes, and what is left of it would then be laid over pages newer than itself. So what the last
+ * process left is written once more, byte for byte, before SQLite reads it: then a sync counts. SQLite takes of it
+ * what has valid checksums, and copies all of that into the database again, so the database's own pages need no such care.
+ */
+static enum im_status renew_wal(const char *path, struct im_err *err)
+{
+	char *step = malloc(RENEW_STEP), *wal = NULL;
+	enum im_status st;
+	int fd;
+
+	if (asprintf(&wal, "%s-wal", path) < 0)
+		wal = NULL;
+	if (!step || !wal) {
+		free(step);
+		free(wal);
+		return im_fail(err, IM_FAILED, "out of memory");
+	}
+	fd = open(wal, O_RDWR | O_CLOEXEC);
+	if (fd >= 0)
+		st = renew(fd, step);
+	else
+		st = errno == ENOENT ? IM_OK : IM_FAILED;
+	if (st != IM_OK)
+		(void)im_fail(err, st, "cannot write %s again: %s", wal, strerror(errno)); /* st is told already */
+	if (fd >= 0)
+		(void)close(fd); /* synced, or failed already */
+	free(wal);
+	free(step);
+	return st;
+}
+
 /* NORMAL: a commit is not synced, because the log is; a checkpoint is, and only then the log is trimmed. */
 static bool set_up(struct store_db *db, bool writer)
 {
 	if (!run_text(db, writer ? WRITER_CACHE : READER_CACHE) || sqlite3_busy_timeout(db->handle, 5000) != SQLITE_OK)
 		return false;
-	return !writer || (run_text(db, "PRAGMA journal_mode=WAL") && run_text(db, "PRAGMA synchronous=NORMAL") &&
+	return !writer || (store_db_fold_on_close(db, false) && run_text(db, "PRAGMA journal_mode=WAL") && run_text(db, "PRAGMA synchronous=NORMAL") &&
 			   run_text(db, WAL_KEPT) && sqlite3_wal_autocheckpoint(db->handle, 0) == SQLITE_OK);
 }
 
@@ -201,9 +267,10 @@ enum im_status store_db_open(const char *path, bool writer, struct store_db **ou
 		free(db);
 		return im_fail(err, IM_FAILED, "out of memory");
 	}
-	if (sqlite3_open_v2(path, &db->handle, flags, NULL) != SQLITE_OK || !set_up(db, writer))
+	st = writer ? renew_wal(path, err) : IM_OK;
+	if (st == IM_OK && (sqlite3_open_v2(path, &db->handle, flags, NULL) != SQLITE_OK || !set_up(db, writer)))
 		st = store_db_fail(db, err, "open");
-	else
+	else if (st == IM_OK)
 		st = writer ? im_schema_open(db->handle, path, &store_db_schema, err) : im_schema_check(db->handle, path, &store_db_schema, err);
 	if (st != IM_OK) {
 		store_db_close(db);

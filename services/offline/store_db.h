@@ -42,6 +42,9 @@ sqlite3_stmt *store_db_get(struct store_db *db, enum db_sql which);
 void store_db_text(sqlite3_stmt *s, int at, const char *text); /* lives until the statement is got again */
 /* Steps a statement that returns no rows. */
 bool store_db_run(struct store_db *db, sqlite3_stmt *s);
+/* A sync has failed, as store_db_fail was told: nothing may be checkpointed any more, until a new process has opened it. */
+bool store_db_sync_failed(const struct store_db *db);
+bool store_db_fold_on_close(struct store_db *db, bool on); /* whether closing it makes a last checkpoint; as opened it does not */
 bool store_db_sync_commits(struct store_db *db, bool on); /* the writer's commits: durable when they return, or (as opened) not */
 bool store_db_exec(struct store_db *db, enum db_sql which); /* one without parameters */
 enum im_status store_db_fail(struct store_db *db, struct im_err *err, const char *what); /* IM_FAILED and the sentence with the path */

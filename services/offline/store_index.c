@@ -512,6 +512,8 @@ enum im_status store_index_checkpoint(struct store_index *ix, struct im_err *err
 {
 	int in_wal = 0, done = 0, rc;
 
+	if (store_db_sync_failed(ix->db))
+		return im_fail(err, IM_FAILED, "a sync of the database has failed: it must be opened anew");
 	ix->checkpoint_ms = im_clock_mono_ms();
 	IM_KILLPOINT("index.before_checkpoint");
 	rc = sqlite3_wal_checkpoint_v2(store_db_handle(ix->db), NULL, SQLITE_CHECKPOINT_PASSIVE, &in_wal, &done);
@@ -596,6 +598,10 @@ static bool apply_stubbornly(struct store_index *ix, const struct append_queue *
 	struct im_err err;
 
 	while (store_index_apply(ix, batch, end, &err) != IM_OK) {
+		if (store_db_sync_failed(ix->db)) {
+			im_log(IM_LOG_ERROR, "evt=index_failed error=\"%s\"", err.text);
+			return false;
+		}
 		if (!said)
 			im_log(IM_LOG_ERROR, "evt=index_failed error=\"%s\" instead=\"the log grows; tried every second\"", err.text);
 		said = true;
@@ -633,9 +639,16 @@ static void *index_thread(void *arg)
 		if (batch.first)
 			ok = apply_stubbornly(ix, &batch);
 		store_log_prepare(ix->log);
-		checkpoint_if_due(ix);
+		if (ok)
+			checkpoint_if_due(ix);
+		if (store_db_sync_failed(ix->db)) {
+			store_log_end(ix->log, "a sync of the database has failed");
+			ok = false;
+		}
 		pthread_mutex_lock(&ix->mutex);
-		if (batch.first) {
+		if (!ok) {
+			append_queue_move(&ix->waiting, &batch); /* without rows: memory keeps it */
+		} else if (batch.first) {
 			append_queue_move(&ix->done, &batch);
 			pthread_mutex_unlock(&ix->mutex);
 			ix->wake(ix->arg);
@@ -733,8 +746,10 @@ void store_index_stop(struct store_index *ix, unsigned ms)
 	pthread_mutex_unlock(&ix->mutex);
 	pthread_join(ix->thread, NULL);
 	ix->running = false;
-	if (store_index_checkpoint(ix, &err) == IM_OK)
-		store_log_trim(ix->log, ix->applied);
+	if (store_index_checkpoint(ix, &err) != IM_OK)
+		return; /* the next opening replays */
+	store_log_trim(ix->log, ix->applied);
+	(void)store_db_fold_on_close(ix->db, true); /* only tidies up: the write-ahead log goes */
 }
 
 void store_index_close(struct store_index *ix)

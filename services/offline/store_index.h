@@ -4,7 +4,9 @@
  * exactly what rows lack. Commits are not synced - the log is - and log segments are forgotten only after a
  * checkpoint that is.
  *
- * A failing database (full disk) is tried again every second; the log goes on until the backlog's limit.
+ * A failing database (full disk) is tried again every second; the log goes on until the backlog's limit. A sync of it
+ * that failed is not tried again, since it would succeed and have written nothing (store_db.c): the log is ended, and with
+ * it the process; the next one writes anew what was not synced.
  */
 #ifndef OFFLINE_STORE_INDEX_H
 #define OFFLINE_STORE_INDEX_H

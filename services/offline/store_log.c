@@ -299,6 +299,17 @@ void store_log_append(struct store_log *log, const struct im_buf *frames, struct
 	pthread_mutex_unlock(&log->mutex);
 }
 
+void store_log_end(struct store_log *log, const char *why)
+{
+	pthread_mutex_lock(&log->mutex);
+	if (!log->failed) {
+		log->failed = true;
+		(void)im_fail(&log->err, IM_FAILED, "%s", why); /* the status is in `failed` */
+		im_log(IM_LOG_ERROR, "evt=log_ended why=\"%s\"", why);
+	}
+	pthread_mutex_unlock(&log->mutex);
+}
+
 void store_log_flush(struct store_log *log)
 {
 	pthread_mutex_lock(&log->mutex);

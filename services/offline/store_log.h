@@ -57,6 +57,7 @@ bool log_frame_end(struct im_buf *out, size_t at); /* false: too large for a rec
 
 /* Takes over one reference of `a` and copies the frames. */
 void store_log_append(struct store_log *log, const struct im_buf *frames, struct append *a);
+void store_log_end(struct store_log *log, const char *why); /* from any thread: what comes from now on ends with IM_UNCERTAIN */
 void store_log_flush(struct store_log *log);  /* waits until all that was given is decided */
 void store_log_take(struct store_log *log, struct append_queue *out); /* decided appends (st, end), in order, to the end of `out` */
 uint64_t store_log_start(const struct store_log *log); /* position at which this opening began to write */

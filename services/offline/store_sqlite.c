@@ -7,7 +7,7 @@
  *
  * All queues are emptied from one wake on the loop (on_wake). A log that cannot be written ends the service
  * (every append from then on is IM_UNCERTAIN); opening again decides what is in it. A database that cannot
- * be written only lets the backlog grow, until store_full stops the input.
+ * be written only lets the backlog grow, until store_full stops the input; one that cannot be synced ends the log.
  */
 #include "base/log.h"
 #include "store_ask.h"

@@ -14,7 +14,7 @@ import time
 import pytest
 
 sys.path[:0] = [str(pathlib.Path(__file__).resolve().parent)]
-from faults import OPEN, RENAME, SYNC, WRITE, Faults  # noqa: E402
+from faults import KILL, OPEN, RENAME, SYNC, WRITE, Faults  # noqa: E402
 import chaos  # noqa: E402
 from load import Load  # noqa: E402
 from instance import BUILD, Instance  # noqa: E402
@@ -111,6 +111,21 @@ def test_rows_that_cannot_be_written_come_later(world, path, call, error):
     assert until("the fault", 30, lambda: rule.hits > 0)
     world.happens(rule)
     world.power_loss()
+
+
+def test_rows_of_which_a_sync_failed_are_written_anew(world):
+    """One sync of the write-ahead log fails; the next would succeed and have written nothing. The power goes when the checkpoint
+    that comes then has written its pages and not synced them."""
+    before = world.instance.pids()["im-offline"]
+    sync = world.faults.fail("im-offline", "store.db-wal", SYNC, errno.EIO, count=1)
+    assert until("a checkpoint", 60, lambda: sync.hits > 0)
+    written = world.faults.fail("im-offline", "store.db$", SYNC, KILL, count=1)
+    assert until("the next checkpoint", 60, lambda: written.hits > 0)
+    world.power_loss()
+    assert world.instance.pids()["im-offline"] != before
+    db = sqlite3.connect(f"file:{world.instance.dir}/store/store.db?mode=ro", uri=True)
+    assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    db.close()
 
 
 @pytest.mark.parametrize("call", [WRITE, SYNC])
