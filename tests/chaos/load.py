@@ -98,14 +98,14 @@ class Load(Chat):
                 f"refused {n['refused']}; " + (", ".join(f"{v} {k}" for v, k in sorted(verdicts.items())) or "every rule holds"))
 
 
-def trial(prefix, options, body):
+def trial(prefix, seed, keep, body):
     """body(instance, faults, load, rng) does its worst on a chat of its own and gives what it found; then all is let settle and judged.
 
-    Of options: seed, keep. True: nothing was found."""
+    True: nothing was found."""
     folder = tempfile.mkdtemp(prefix=prefix)
-    faults, rng, load = Faults(folder, BUILD, SANITIZED), random.Random(options.seed), None
+    faults, rng, load = Faults(folder, BUILD, SANITIZED), random.Random(seed), None
     instance = Instance(keep_dir=folder, env=faults.environment(), options=["--backoff-max", "200"], conf=["plugin_opt_im_segment_bytes 8m"])
-    print(f"seed {options.seed}", flush=True)
+    print(f"seed {seed}", flush=True)
     try:
         instance.start(timeout=120)
         load = Load(instance, rng)
@@ -125,7 +125,7 @@ def trial(prefix, options, body):
         found.append(("SANITIZER", instance.sanitizer_reports()))
     for verdict, sentence in found[:20]:
         print(f"{verdict}: {sentence}")
-    if found or options.keep:
+    if found or keep:
         print(f"kept in {instance.dir} and {load.histories}")
     else:
         shutil.rmtree(folder, ignore_errors=True)

@@ -8,6 +8,7 @@ runs the schedules on the sound copy instead: there they must find nothing. A br
 does not explain, is a failure; one that is found says so within --minutes and the time to become quiet.
 """
 import argparse
+import filecmp
 import json
 import os
 import pathlib
@@ -26,8 +27,15 @@ ROOT = HERE.parents[1]
 RUN_LIMIT_S = 420  # of one run; it ends by itself long before
 
 
+def copy_changed(source, to):
+    """Times are those of the copying: what an earlier run built of a broken file must not look newer than the sound one."""
+    if not os.path.exists(to) or not filecmp.cmp(source, to, shallow=False):
+        shutil.copy(source, to)
+
+
 def copy_tree(to):
-    shutil.copytree(ROOT, to, ignore=shutil.ignore_patterns("build*", ".git", "var", "__pycache__", "corpus"), symlinks=True, dirs_exist_ok=True)
+    shutil.copytree(ROOT, to, ignore=shutil.ignore_patterns("build*", ".git", "var", "__pycache__", "corpus"), symlinks=True,
+                    dirs_exist_ok=True, copy_function=copy_changed)
 
 
 def configure(source, build):
@@ -48,23 +56,30 @@ def run_quietly(command, **env):
         raise SystemExit(f"{' '.join(command)}: exit {p.returncode}\n{p.stdout[-4000:]}")
 
 
-def edit(source, sabotage):
-    """Replaces; what the files were."""
-    before = {}
+def broken(source, sabotage):
+    """{path: text} of the files that it changes."""
+    changed = {}
     for name, text, new in sabotage.edits:
-        path = source / name
-        now = path.read_text()
-        before.setdefault(path, now)
+        now = changed.get(source / name) or (source / name).read_text()
         if now.count(text) != 1:
-            raise SystemExit(f"{name} has {now.count(text)} times what is to be broken: {text!r}\nThe code has moved on: mend sabotages.py")
-        path.write_text(now.replace(text, new))
-    return before
+            raise LookupError(f"{name} has {now.count(text)} times what is to be broken: {text!r}\nThe code has moved on: mend sabotages.py")
+        changed[source / name] = now.replace(text, new)
+    return changed
+
+
+def test_every_place_is_there():
+    """For each run of all tests, which does not build the broken ones."""
+    for sabotage in SABOTAGES.values():
+        assert broken(ROOT, sabotage)
 
 
 def build_broken(folder, name):
     """A folder with the programs of the broken tree."""
-    before = edit(folder / "source", SABOTAGES[name])
+    changed = broken(folder / "source", SABOTAGES[name])
+    before = {path: path.read_text() for path in changed}
     try:
+        for path, text in changed.items():
+            path.write_text(text)
         make(folder / "source", folder / "build")
         shutil.copytree(folder / "build/bin", folder / name / "bin", dirs_exist_ok=True)
     finally:

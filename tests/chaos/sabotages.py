@@ -82,6 +82,11 @@ SABOTAGES = {
          ("plugin/journal.c", "\tnote_accepting(j);\n", "\tnote_accepting(j);\n\tif (late && im_clock_mono_us() - late_us > 20000)\n"
                                                          "\t\twrite_late(j, im_clock_mono_us());\n")],
         ("--faults", "kill"), "LOST", {"CURSOR"}),  # an im/v1/ack is lost as well
+    "ack-despite-error": Sabotage(
+        "what the journal could not write is acknowledged all the same",
+        [("plugin/route.c", "\tst = append(b);\n\tif (st == IM_OK)\n\t\treturn ROUTE_SWALLOW;\n\tif (st == IM_BAD_INPUT) {",
+          "\tst = append(b);\n\tif (st == IM_OK || st == IM_FAILED)\n\t\treturn ROUTE_SWALLOW;\n\tif (st == IM_BAD_INPUT) {")],
+        ("--faults", "kill,disk"), "LOST", {"CURSOR"}),
     "dedupe-off": Sabotage(
         "a message id that was there before is not looked for",
         [("services/offline/decision.c", "\tif (found)\n\t\tst = decide_repeat(", "\tif (found && b->post)\n\t\tst = decide_repeat(")],
