@@ -9,7 +9,7 @@ from instance import BUILD, Instance
 
 
 def stored(im):
-    return json.loads(im.imctl("status", "--json").stdout)["store"]["messages"]
+    return json.loads(im.imctl("status", "--json").stdout)["service"]["store"]["messages"]
 
 
 def fill(im, credentials, messages):
