@@ -86,6 +86,7 @@ struct journal {
 
 	/* The thread only. */
 	struct segment *reap;        /* the oldest not freed */
+	bool removed;                /* the one before it, and the folder is not synced since */
 	struct segment_making making;
 	int64_t retry_at_ms;
 	int retry_ms;

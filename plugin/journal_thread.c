@@ -85,6 +85,12 @@ static void made(struct journal *j, struct segment *s)
 		segment_remove(j->options.fs, j->dir, s);
 }
 
+static void remove_oldest(struct journal *j, struct segment *s)
+{
+	segment_remove(j->options.fs, j->dir, s);
+	j->removed = true;
+}
+
 /* If the next segment is not there and not being made, this one becomes it. False: nothing was done. */
 static bool reuse(struct journal *j, struct segment *s)
 {
@@ -102,20 +108,34 @@ static bool reuse(struct journal *j, struct segment *s)
 	if (segment_reuse(j->options.fs, j->dir, s, epoch, index) == IM_OK)
 		made(j, s);
 	else
-		segment_remove(j->options.fs, j->dir, s); /* the disk fails: whoever needs the next one will say so */
+		remove_oldest(j, s); /* the disk fails: whoever needs the next one will say so */
 	return true;
 }
 
-/* Files go oldest first. The first that may still be needed ends it. */
+/* False: the folder cannot be synced, so nothing more may go before that which went last. */
+static bool removal_durable(struct journal *j)
+{
+	if (j->removed && segment_sync_dir(j->options.fs, j->dir) != 0)
+		return false;
+	j->removed = false;
+	return true;
+}
+
+/*
+ * Files go oldest first, and the first that may still be needed ends it. Also after a power cut the oldest must be
+ * the first that is missing, or a start takes the hole for the end of its epoch: so each is durably gone before the next goes.
+ */
 static void reap(struct journal *j)
 {
 	struct segment *s;
 
 	for (;;) {
+		bool ordered = removal_durable(j);
+
 		(void)pthread_mutex_lock(&j->lock);
 		s = j->reap;
-		if (!s->gone || s == j->sync_from || s == j->last) {
-			j->reapable = false;
+		if (!ordered || !s->gone || s == j->sync_from || s == j->last) {
+			j->reapable = false; /* out of order: until the next sync that goes well */
 			(void)pthread_mutex_unlock(&j->lock);
 			return;
 		}
@@ -124,7 +144,7 @@ static void reap(struct journal *j)
 			j->fetch = NULL;
 		(void)pthread_mutex_unlock(&j->lock);
 		if (!reuse(j, s))
-			segment_remove(j->options.fs, j->dir, s);
+			remove_oldest(j, s);
 	}
 }
 
