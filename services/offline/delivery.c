@@ -323,14 +323,15 @@ static void send_acks(struct delivery *d, struct session *s, Im__V1__Ack **acks,
 		session_send(d, s, &d->topic, &d->payload, 0); /* a lost one is answered again */
 }
 
-static void flush_acks(struct delivery *d, struct session *s)
+/* What waits is the session's until its turn in the list comes, sent or not. */
+void ack_flush(struct delivery *d, struct session *s)
 {
 	size_t most = s->codec == IM_CODEC_RAW ? 1 : ACKS_PER_PACKET, n = 0;
 	char faces[ACKS_PER_PACKET][IM_CONV_MAX];
 	Im__V1__Ack acks[ACKS_PER_PACKET], *list[ACKS_PER_PACKET];
 	struct pending_acks *p = s->acks;
 
-	for (size_t i = 0; i < p->n; i++) {
+	for (size_t i = 0; p && i < p->n; i++) {
 		const struct message *m = p->all[i].m;
 
 		if (im_conv_as_seen(m->conv, s->account->name, faces[n])) {
@@ -349,9 +350,14 @@ static void flush_acks(struct delivery *d, struct session *s)
 			n = 0;
 		}
 	}
-	for (size_t i = 0; i < p->n; i++)
-		message_unref(p->all[i].m);
-	free(p);
+	while (p && p->n)
+		message_unref(p->all[--p->n].m);
+}
+
+static void acks_leave(struct delivery *d, struct session *s)
+{
+	ack_flush(d, s);
+	free(s->acks);
 	s->acks = NULL;
 }
 
@@ -362,7 +368,7 @@ void delivery_flush(struct delivery *d)
 		struct session *s = d->acks;
 
 		d->acks = s->ack_next;
-		flush_acks(d, s);
+		acks_leave(d, s);
 	}
 	receipt_flush(d);
 }
@@ -393,7 +399,7 @@ static void acks_paced(struct delivery *d)
 			continue;
 		}
 		s->acks_at = now;
-		flush_acks(d, s);
+		acks_leave(d, s);
 	}
 	if (d->acks)
 		im_timer_start(d->pace, ACK_PACE_MS, 0);

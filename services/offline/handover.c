@@ -269,6 +269,14 @@ static bool variant_add(struct delivery *d, struct variant *v, struct session *s
 	return false;
 }
 
+/* Whoever acks this message acks the own ones before it too: what says that they are stored must have come before. */
+static void own_acks_first(struct delivery *d, struct session *s, struct reader *r)
+{
+	if (r->own_passed)
+		ack_flush(d, s);
+	r->own_passed = false;
+}
+
 enum verdict handover(struct delivery *d, struct session *s, struct reader *r, struct message *m, bool own_acked)
 {
 	int64_t now = delivery_now(d);
@@ -284,11 +292,15 @@ enum verdict handover(struct delivery *d, struct session *s, struct reader *r, s
 	qos = v ? way_qos(d, s, v) : -1;
 	session_rules(d, s, &rules);
 	if (qos < 0) {
+		r->own_passed |= own_acked;
 		cursor_pass(&r->cursor, m->seq, now, &rules);
 		reader_plan(d, r);
 		return VERDICT_HANDED;
 	}
-	if (!handover_room(d, s) || !variant_add(d, v, s, qos))
+	if (!handover_room(d, s))
+		return VERDICT_FULL;
+	own_acks_first(d, s, r);
+	if (!variant_add(d, v, s, qos))
 		return VERDICT_FULL;
 	cursor_hand(&r->cursor, m->seq, now, &rules);
 	reader_plan(d, r);

@@ -52,6 +52,7 @@ struct reader {
 	uint64_t empty_at;        /* newest of the conversation when a page found nothing above `handed` */
 	bool working, dirty;
 	bool covered;             /* a filter of the session matches the conversation */
+	bool own_passed;          /* an own message was passed for its ack, which may still wait for the turn's end */
 };
 
 struct device {
@@ -249,6 +250,9 @@ bool handover_room(const struct delivery *d, const struct session *s);
 void handover_period(struct delivery *d, struct session *s); /* the budget's period is over */
 enum im_status handover_init(struct delivery *d);
 void handover_finish(struct delivery *d);
+
+/* ---- delivery.c */
+void ack_flush(struct delivery *d, struct session *s);       /* its acks that wait leave now */
 
 /* ---- receipt.c */
 void receipt_flush(struct delivery *d);

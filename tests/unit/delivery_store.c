@@ -490,7 +490,7 @@ uint64_t world_store(const char *conv, const char *from, const char *client_id, 
 	return m->seq;
 }
 
-bool world_tell(void)
+static bool tell(void)
 {
 	struct message *m;
 	uint64_t session;
@@ -502,8 +502,23 @@ bool world_tell(void)
 	delivery_message(world.delivery, m, session);
 	if (session)
 		delivery_ack(world.delivery, session, m, false);
-	delivery_flush(world.delivery);
 	return true;
+}
+
+bool world_tell(void)
+{
+	bool told = tell();
+
+	if (told)
+		delivery_flush(world.delivery);
+	return told;
+}
+
+void world_tell_turn(void)
+{
+	while (tell())
+		;
+	delivery_flush(world.delivery);
 }
 
 uint64_t world_say(const char *conv, const char *from, const char *client_id, uint64_t session, const char *body)

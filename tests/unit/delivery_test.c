@@ -172,6 +172,26 @@ static void sender_gets_ack_here_and_sent_elsewhere(void **state)
 	assert_int_equal(world_count(4, "im/v1/in/sent/u/bob", 0), 1);
 }
 
+/* Whoever acks a message has acked the own ones before it too: what says that they are stored must have come before. */
+static void an_own_ack_comes_before_the_next_message(void **state)
+{
+	size_t ack = 0, next = 0;
+
+	(void)state;
+	connect_live(1, "alice", "alice:phone");
+	(void)world_store(AB, "alice", "alice:phone", 1, "mine");
+	(void)world_store(AB, "bob", "bob:pc", 0, "his");
+	world_tell_turn();
+	for (size_t i = 0; i < world.n_packets; i++) {
+		if (world.packets[i].handle == 1 && strcmp(world.packets[i].topic, "im/v1/in/ack") == 0)
+			ack = i;
+		if (world.packets[i].handle == 1 && strcmp(world.packets[i].topic, "im/v1/in/msg/u/bob") == 0)
+			next = i;
+	}
+	assert_int_equal(world_count(1, "im/v1/in/ack", 0), 1);
+	assert_true(ack < next);
+}
+
 static void sender_without_ack_filter_gets_sent(void **state)
 {
 	(void)state;
@@ -580,6 +600,7 @@ int main(void)
 		T(unsettled_messages_come_again_and_settled_ones_do_not),
 		T(takeover_gives_the_device_to_the_newer_session),
 		T(sender_gets_ack_here_and_sent_elsewhere),
+		T(an_own_ack_comes_before_the_next_message),
 		T(sender_without_ack_filter_gets_sent),
 		T(filters_decide_and_unmatched_conversations_wait),
 		T(nothing_is_handed_without_an_inbox_filter),

@@ -47,6 +47,7 @@ uint64_t world_say(const char *conv, const char *from, const char *client_id, ui
 /* Only the store knows it yet; world_tell hands the oldest such message to delivery. */
 uint64_t world_store(const char *conv, const char *from, const char *client_id, uint64_t session, const char *body);
 bool world_tell(void);
+void world_tell_turn(void);       /* all of them in one turn of the loop */
 void world_ack(const char *user, const char *client_id, const char *conv, uint64_t delivered, uint64_t read); /* conv as seen */
 bool world_step(void);            /* one answer of the store; false: none is due */
 void world_settle(void);          /* answers, flushes, until nothing is left to do now */
