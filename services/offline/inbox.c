@@ -361,11 +361,11 @@ static void on_append(void *arg, enum im_status st)
 
 	in->appending--;
 	if (st != IM_OK || in->failed) {
+		fail(in, st == IM_FAILED ? "the store refused what was decided" : "the store failed to write");
 		if (b->post)
-			b->post(b->post_arg, IM_UNCERTAIN, NULL);
+			b->post(b->post_arg, IM_UNCERTAIN, NULL); /* may post again: nothing more is decided */
 		b->next = in->retiring;
 		in->retiring = b;
-		fail(in, st == IM_FAILED ? "the store refused what was decided" : "the store failed to write");
 		return;
 	}
 	IM_KILLPOINT("inbox.before_telling");
