@@ -149,8 +149,11 @@ static void add_cursor(const struct store_cursor *c, bool again)
 			 (unsigned long long)c->read, (unsigned long long)newest_there(conv));
 	if (!dev)
 		return;
-	if (stored[i].delivered[conv] < c->delivered)
+	if (stored[i].delivered[conv] < c->delivered) {
 		stored[i].delivered[conv] = c->delivered;
+		if (!again)
+			COUNT(cursors_moved);
+	}
 	sim_trace("  durable: %s %s delivered %llu", c->device, c->conv, (unsigned long long)c->delivered);
 }
 
@@ -204,6 +207,10 @@ static void add(const struct append *a, bool again)
 		case STORE_CURSOR: add_cursor(&e->cursor, again); break;
 		case STORE_DEVICE: add_device(&e->device, again); break;
 		case STORE_ROSTER: add_roster(e); break;
+		case STORE_REFUSAL:
+			if (!again)
+				COUNT(refusals);
+			break;
 		default: break;
 		}
 	}
@@ -267,6 +274,8 @@ static void check_message_told(const struct sim_device *dev, const char *payload
 	int at = -1;
 
 	sim_trace("  %s is told %.80s", dev->client_id, payload);
+	if (!sim_healing && offline_is_live(dev->handle))
+		COUNT(told_live);
 	if (!json_text(payload, "msgid", msgid, sizeof(msgid)) || !json_text(payload, "conv", face, sizeof(face)) ||
 	    !im_conv_canonical(sim_users[dev->user], face, canonical))
 		sim_fail("%s is told %s", dev->client_id, payload);

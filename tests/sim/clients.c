@@ -7,7 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SOCKET 512 /* packets unread; the broker's own limit is not what is looked at here */
+#define SOCKET 1024 /* packets unread; the broker's own limit is not what is looked at here */
+#define BURST_MOST 9
 
 struct sim_device sim_devices[SIM_DEVICES];
 struct sim_send sim_sends[SIM_MESSAGES];
@@ -30,7 +31,10 @@ struct packet {
 	char *topic, *payload;
 	unsigned era;
 };
-static struct packet sockets[SIM_DEVICES][SOCKET];
+static struct socket {
+	struct packet all[SOCKET];  /* round and round */
+	unsigned first;
+} sockets[SIM_DEVICES];
 static unsigned n_devices;
 
 /* ---- small readers */
@@ -84,6 +88,13 @@ static unsigned index_of(const struct sim_device *dev)
 	return (unsigned)(dev - sim_devices);
 }
 
+static struct packet *unread(const struct sim_device *dev, unsigned i)
+{
+	struct socket *s = &sockets[index_of(dev)];
+
+	return &s->all[(s->first + i) % SOCKET];
+}
+
 /* ---- reading */
 
 void client_packet(const char *client_id, const char *topic, const void *payload, size_t len)
@@ -95,7 +106,7 @@ void client_packet(const char *client_id, const char *topic, const void *payload
 		return;
 	if (dev->packets == SOCKET)
 		sim_fail("%s: more than %d packets unread", client_id, SOCKET);
-	p = &sockets[index_of(dev)][dev->packets++];
+	p = unread(dev, dev->packets++);
 	p->topic = strdup(topic);
 	p->payload = strndup(len ? payload : "", len);
 	p->era = sim_era;
@@ -118,6 +129,8 @@ static void read_message(struct sim_device *dev, const struct packet *p)
 	    (!json_text(p->payload, "body", body, sizeof(body)) || atoi(body + 1) != sim_messages[at].send))
 		sim_fail("%s: %s %llu has another body: %s", dev->client_id, canonical, (unsigned long long)seq, p->payload);
 	COUNT(deliveries);
+	if (!sim_healing)
+		COUNT(before_heal);
 	if (bit(&dev->received, (unsigned)at))
 		COUNT(repeated_deliveries);
 	check_received(dev, &sim_messages[at]);
@@ -130,13 +143,14 @@ static void read_message(struct sim_device *dev, const struct packet *p)
 static void read_acks(struct sim_device *dev, const char *payload)
 {
 	for (const char *at = strstr(payload, "{"); at; at = strstr(at + 1, "{")) {
+		uint64_t seq = json_number(at, "seq");
 		char msgid[32];
 
 		if (!json_text(at, "msgid", msgid, sizeof(msgid)))
 			sim_fail("%s: an ack without msgid", dev->client_id);
 		COUNT(acks_handed);
 		for (unsigned i = 0; i < sim_n_messages; i++) {
-			if (!sim_messages[i].there || strcmp(sim_messages[i].msgid, msgid) != 0)
+			if (!sim_messages[i].there || sim_messages[i].seq != seq || strcmp(sim_messages[i].msgid, msgid) != 0)
 				continue;
 			bit_set(&dev->got_ack, i);
 		}
@@ -145,12 +159,13 @@ static void read_acks(struct sim_device *dev, const char *payload)
 
 static void read_one(struct sim_device *dev)
 {
-	struct packet *all = sockets[index_of(dev)], p = all[0];
+	struct packet p = *unread(dev, 0);
 
-	memmove(all, all + 1, --dev->packets * sizeof(p));
+	sockets[index_of(dev)].first++;
+	dev->packets--;
 	if (p.era != dev->era) { /* the service has begun this session anew: from what is settled */
 		dev->era = p.era;
-		dev->changed = false;
+		dev->changed = dev->changed_in == p.era;
 		memset(dev->newest, 0, sizeof(dev->newest));
 		memset(dev->acked, 0, sizeof(dev->acked));
 		memset(&dev->in_session, 0, sizeof(dev->in_session));
@@ -181,11 +196,9 @@ void clients_read_all(void)
 
 static void lose_packets(struct sim_device *dev)
 {
-	struct packet *all = sockets[index_of(dev)];
-
 	while (dev->packets) {
-		free(all[--dev->packets].topic);
-		free(all[dev->packets].payload);
+		free(unread(dev, --dev->packets)->topic);
+		free(unread(dev, dev->packets)->payload);
 	}
 }
 
@@ -199,6 +212,8 @@ static void subscribe(struct sim_device *dev, unsigned way)
 	static const char *const *const lists[] = {all, messages, one};
 
 	dev->changed = true;
+	if (dev->subscribed)
+		dev->changed_in = sim_era; /* of which nothing may have been read yet */
 	dev->subscribed = true;
 	if (way)
 		dev->no_sent = true;
@@ -213,6 +228,7 @@ static void connect(struct sim_device *dev)
 	COUNT(connects);
 	lose_packets(dev);
 	dev->subscribed = false;
+	dev->changed_in = 0;
 	dev->handle = plugin_connect(index_of(dev), sim_users[dev->user], dev->client_id, sim_chance(80) ? 60 : 0);
 	dev->era = 0;
 	sim_trace("%s connects: %llx", dev->client_id, (unsigned long long)dev->handle);
@@ -272,11 +288,13 @@ void clients_lost_power(void)
 		sim_sends[i].may_be_lost |= sim_sends[i].stored < 0;
 }
 
-void clients_return(void)
+void clients_return(unsigned percent)
 {
-	for (unsigned i = 0; i < n_devices; i++) {
+	for (unsigned i = 0; i < n_devices && plugin_is_up(); i++) {
 		struct sim_device *dev = &sim_devices[i];
 
+		if (!sim_chance(percent))
+			continue;
 		if (!dev->handle)
 			connect(dev);
 		subscribe(dev, 0);
@@ -357,11 +375,11 @@ static int new_send(int device, int conv, const char *id)
 	return (int)sim_n_sends++;
 }
 
-void clients_send(void)
+static void send(int device, int conv)
 {
-	int device = (int)sim_random(n_devices), conv = (int)sim_random(SIM_CONVS), at;
 	struct sim_device *dev = &sim_devices[device];
 	char id[12] = "";
+	int at;
 
 	if (!dev->handle || !may_send(dev->user, conv))
 		return;
@@ -370,6 +388,32 @@ void clients_send(void)
 	at = new_send(device, conv, id);
 	if (at >= 0)
 		publish(at);
+}
+
+/* Somebody who is there, most often. */
+static int any_sender(void)
+{
+	unsigned device = sim_random(n_devices);
+
+	for (unsigned n = 0; n < 3 && !sim_devices[device].handle; n++)
+		device = sim_random(n_devices);
+	return (int)device;
+}
+
+void clients_send(void)
+{
+	send(any_sender(), (int)sim_random(SIM_CONVS));
+}
+
+/* One talks much, to one or two: pages, windows and slices are of one conversation. */
+void clients_burst(void)
+{
+	int device = any_sender(), convs[2] = {(int)sim_random(SIM_CONVS), (int)sim_random(SIM_CONVS)};
+	bool both = sim_chance(30);
+
+	COUNT(bursts);
+	for (unsigned n = 2 + sim_random(BURST_MOST - 1); n > 0; n--)
+		send(device, convs[both && sim_chance(50)]);
 }
 
 /* No PUBACK, or none that was heard: again under the same id. Sometimes another message under an old id. */
@@ -476,7 +520,7 @@ bool clients_quiet(void)
 void clients_begin(void)
 {
 	clients_all_gone(0);
-	n_devices = 2 + sim_random(SIM_DEVICES - 1);
+	n_devices = sim_chance(50) ? SIM_DEVICES : 2 + sim_random(SIM_DEVICES - 1);
 	sim_n_sends = 0;
 	sim_era = 1;
 	memset(sim_devices, 0, sizeof(sim_devices));

@@ -47,6 +47,7 @@ struct sim_device {
 	unsigned packets;         /* unread */
 	bool subscribed, changed; /* changed: filters, during this era of the session */
 	unsigned era;             /* of what was read last */
+	unsigned changed_in;      /* era in which this connection's filters became others; 0 = they did not */
 	uint64_t newest[SIM_CONVS], acked[SIM_CONVS];
 	struct bits in_session;
 	/* for good */

@@ -25,7 +25,7 @@ struct extent {
 struct file {
 	char name[64];
 	bool exists;         /* in the cache's view of the folder */
-	bool synced_name;    /* in the disk's */
+	char durable[64];    /* its name in the disk's; empty: it is not there */
 	uint8_t *cache, *disk;
 	size_t len, disk_len, cap;
 	struct extent writes[WRITES]; /* since the last sync */
@@ -73,9 +73,16 @@ static struct file *of(int fd)
 	return fds[fd - FD_FIRST].file;
 }
 
+static const char *base(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+
+	return slash ? slash + 1 : path;
+}
+
 static struct file *named(const char *path)
 {
-	const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+	const char *name = base(path);
 
 	for (size_t i = 0; i < FILES; i++)
 		if (files[i].exists && strcmp(files[i].name, name) == 0)
@@ -85,12 +92,12 @@ static struct file *named(const char *path)
 
 static struct file *make(const char *path)
 {
-	const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+	const char *name = base(path);
 
 	for (size_t i = 0; i < FILES; i++) {
 		struct file *f = &files[i];
 
-		if (f->exists || f->synced_name || f->opened)
+		if (f->exists || f->durable[0] || f->opened)
 			continue;
 		free(f->cache);
 		free(f->disk);
@@ -234,6 +241,13 @@ int sim_fdatasync(int fd)
 	return 0;
 }
 
+static void name_durable(struct file *f)
+{
+	memcpy(f->durable, f->name, sizeof(f->durable));
+	if (!f->exists)
+		f->durable[0] = '\0';
+}
+
 int sim_fsync(int fd)
 {
 	(void)of(fd);
@@ -243,7 +257,7 @@ int sim_fsync(int fd)
 	if (fails_now())
 		return -1;
 	for (size_t i = 0; i < FILES; i++)
-		files[i].synced_name = files[i].exists;
+		name_durable(&files[i]);
 	return 0;
 }
 
@@ -258,6 +272,24 @@ int sim_unlink(const char *path)
 	}
 	if (alive())
 		f->exists = false;
+	sim_trace("  %s is removed%s", f->name, f->exists ? ", in a world that is gone" : "");
+	return 0;
+}
+
+int sim_rename(const char *from, const char *to)
+{
+	struct file *f = named(from);
+
+	give_way();
+	if (!f || named(to) || strlen(base(to)) >= sizeof(f->name))
+		sim_fail("%s is renamed to %s", from, to);
+	if (!alive())
+		return 0;
+	if (fails_now())
+		return -1;
+	COUNT(segments_reused);
+	sim_trace("  %s becomes %s", f->name, to);
+	memcpy(f->name, base(to), strlen(base(to)) + 1);
 	return 0;
 }
 
@@ -351,6 +383,7 @@ static void cut_power_file(struct file *f)
 
 		if (keep < w.len) {
 			lost = true;
+			sim_trace("  %s: of %zu bytes at %zu are there %zu", f->name, w.len, w.at, keep);
 			if (keep)
 				COUNT(torn_tails);
 		}
@@ -368,6 +401,20 @@ static void cut_power_file(struct file *f)
 	f->n_writes = 0;
 }
 
+/* What changed in the folder and was not synced: each is as it is, or as it was. */
+static void cut_power_name(struct file *f)
+{
+	if (strcmp(f->exists ? f->name : "", f->durable) == 0)
+		return;
+	if (sim_chance(50)) {
+		f->exists = f->durable[0] != '\0';
+		if (f->exists)
+			memcpy(f->name, f->durable, sizeof(f->name));
+	}
+	sim_trace("  %s is %s", f->name, f->exists ? "there" : "gone");
+	name_durable(f);
+}
+
 void disk_revive(bool power)
 {
 	lost = false;
@@ -376,11 +423,9 @@ void disk_revive(bool power)
 	for (size_t i = 0; power && i < FILES; i++) {
 		struct file *f = &files[i];
 
-		if (!f->exists && !f->synced_name)
+		if (!f->exists && !f->durable[0])
 			continue;
-		if (f->exists != f->synced_name) /* made or removed, and nobody synced the folder */
-			f->exists = sim_chance(50);
-		f->synced_name = f->exists;
+		cut_power_name(f);
 		cut_power_file(f);
 	}
 }
@@ -396,7 +441,8 @@ void disk_end(void)
 	for (size_t i = 0; i < FILES; i++) {
 		if (files[i].opened)
 			sim_fail("a file was left open: %s", files[i].name);
-		files[i].exists = files[i].synced_name = false;
+		files[i].exists = false;
+		files[i].durable[0] = '\0';
 		files[i].n_writes = 0;
 	}
 	if (folder.opened)

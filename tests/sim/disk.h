@@ -33,6 +33,7 @@ ssize_t sim_pwrite(int fd, const void *data, size_t len, off_t at);
 int sim_fdatasync(int fd);
 int sim_fsync(int fd);
 int sim_unlink(const char *path);
+int sim_rename(const char *from, const char *to);
 int sim_mkdir(const char *path, mode_t mode);
 int sim_flock(int fd, int operation);
 int sim_fstat(int fd, struct stat *out);
@@ -58,6 +59,7 @@ int sim_cond_timedwait(pthread_cond_t *c, pthread_mutex_t *m, const struct times
 #define fdatasync sim_fdatasync
 #define fsync sim_fsync
 #define unlink sim_unlink
+#define rename sim_rename
 #define mkdir sim_mkdir
 #define flock sim_flock
 #define fstat sim_fstat

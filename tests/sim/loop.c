@@ -68,13 +68,18 @@ void loop_pass(int64_t ms)
 	struct im_timer *t;
 
 	loop_turn();
-	fake_now_ms += ms;
-	sim_wall_ms += ms;
+	loop_slip(ms);
 	while ((t = fake_timer_due(fake_now_ms))) {
 		loop_gathers = true;
 		fake_timer_fire(t);
 	}
 	loop_turn();
+}
+
+void loop_slip(int64_t ms)
+{
+	fake_now_ms += ms;
+	sim_wall_ms += ms;
 }
 
 struct im_after *im_after_create(struct im_loop *l, im_loop_fn *fn, void *arg)

@@ -300,6 +300,9 @@ void offline_inspect(void)
 
 	if (!d || wants_end)
 		return;
+	for (struct session *s = d->sessions; s; s = s->hh.next)
+		if (s->state == SESSION_CATCHING && !handover_room(d, s))
+			COUNT(waits_for_room);
 	for (struct account *a = d->accounts; a; a = a->hh.next) {
 		for (struct device *dev = a->devices; dev; dev = dev->next) {
 			uint32_t out = 0;
@@ -314,6 +317,14 @@ void offline_inspect(void)
 				sim_fail("%s: %u are out, its conversations say %u", dev->client_id, dev->out, out);
 		}
 	}
+}
+
+bool offline_is_live(uint64_t handle)
+{
+	struct delivery *d = inside();
+	const struct session *s = d ? session_find(d, handle) : NULL;
+
+	return s && s->state == SESSION_LIVE;
 }
 
 bool offline_quiet(void)

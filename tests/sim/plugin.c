@@ -22,6 +22,7 @@ static struct roster *roster;   /* as on disk: it outlives the plugin */
 static struct roster *snapshot;
 static bool up, ended_service;
 static uint64_t handles;
+static uint64_t lived_in;       /* the journal's epoch when the disk was last seen alive: what opens later opens nowhere */
 static struct session sessions[SIM_DEVICES];
 static const char *filters[SIM_DEVICES][4];
 static uint64_t over[OVER];     /* `closed` comes a moment after the connection that took the client id over */
@@ -270,6 +271,7 @@ void plugin_start(void)
 	if (plugin_link_create(&sim_settings, journal, NULL, roster, &bus_end, &err) != IM_OK)
 		sim_fail("the plugin's link does not start: %s", err.text);
 	COUNT(journal_epochs);
+	lived_in = journal_epoch(journal);
 	memset(sessions, 0, sizeof(sessions));
 	n_over = 0;
 	ended_service = false;
@@ -292,12 +294,18 @@ void plugin_kill(bool power)
 	sim_trace(power ? "all power is gone" : "the broker is killed");
 	disk_die_after(0);
 	up = false;
-	clients_all_gone(journal_epoch(journal));
+	clients_all_gone(lived_in);
 	plugin_link_destroy(bus_end);
 	journal_close(journal);
 	disk_revive(power);
 	if (power && !disk_sync_all && disk_lost_accepted())
 		clients_lost_power();
+}
+
+static void note_epoch(void)
+{
+	if (!disk_is_dead())
+		lived_in = journal_epoch(journal);
 }
 
 void plugin_turn(void)
@@ -310,6 +318,7 @@ void plugin_turn(void)
 	plugin_link_tick(bus_end);
 	if (journal_epoch(journal) != epoch)
 		COUNT(journal_epochs);
+	note_epoch();
 }
 
 void plugin_thread(void)
@@ -337,11 +346,11 @@ void plugin_hear(void)
 bool plugin_accept(const void *record, size_t len, bool *died, uint64_t *failed_in)
 {
 	const struct segment *before = journal->current;
-	uint64_t epoch = journal_epoch(journal);
 	enum im_status st = journal_append(journal, record, len);
 
-	*failed_in = st == IM_FAILED ? epoch : 0;
+	*failed_in = st == IM_FAILED ? journal_epoch(journal) : 0; /* it may have turned to a new one just now */
 	*died = disk_is_dead();
+	note_epoch();
 	if (journal->current != before && journal->current->epoch == before->epoch)
 		COUNT(journal_segments);
 	if (st != IM_OK) {
@@ -356,6 +365,15 @@ void plugin_control(const char *json)
 	static const struct session imctl = {.service = true, .client_id = "$im-ctl-1", .user = "$im"};
 
 	plugin_link_control(bus_end, &imctl, json, strlen(json));
+}
+
+void plugin_each_epoch(void (*fn)(uint64_t epoch, uint64_t begins))
+{
+	const struct segment *before = NULL;
+
+	for (const struct segment *s = journal->first; s; before = s, s = s->next)
+		if (!before || before->epoch != s->epoch)
+			fn(s->epoch, s->start);
 }
 
 bool plugin_quiet(void)

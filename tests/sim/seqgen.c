@@ -53,8 +53,13 @@ static enum im_status db_save(void *db, const struct seq_row *rows, size_t n, st
 		COUNT(seqgen_saves_failed);
 	if (fails && sim_chance(50))
 		return im_fail(err, IM_FAILED, "nothing was written");
-	for (size_t i = 0; i < n; i++)
+	for (size_t i = 0; i < n; i++) {
+		if (disk[rows[i].section].epoch == rows[i].state.epoch)
+			COUNT(lease_renewals);
+		else
+			COUNT(leases);
 		disk[rows[i].section] = rows[i].state;
+	}
 	return fails ? im_fail(err, IM_FAILED, "it was written, and nobody was told") : IM_OK;
 }
 

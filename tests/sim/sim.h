@@ -18,19 +18,21 @@ uint64_t sim_random64(void);
 unsigned sim_random(unsigned n);      /* 0..n-1 */
 bool sim_chance(unsigned percent);
 
+extern unsigned sim_step;             /* of the schedule */
+extern bool sim_healing;              /* its steps are over */
 extern bool sim_tracing;
 void sim_trace(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 _Noreturn void sim_fail(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 /* ---- what a run has met: printed at its end, so that one sees that it met it */
 #define SIM_COUNTS(X)    \
-	X(steps) X(accepted) X(refused_by_journal) X(repeats) X(id_reused) X(stored) X(dup_answers) X(acks_handed)    \
-	X(deliveries) X(repeated_deliveries) X(connects) X(takeovers) X(disconnects) X(new_devices) X(forgotten_devices)    \
-	X(client_acks) X(bad_acks) X(joins) X(leaves) X(catchups)    \
-	X(service_crashes) X(service_stops) X(appends_lost) X(appends_kept) X(service_restarts_itself) X(bus_falls)    \
-	X(seqgen_crashes) X(seqgen_saves_failed) X(lease_messages_lost) X(ghost_owners) X(fenced)    \
-	X(redecided) X(store_failures) X(reads_failed) X(store_rolled_back) X(seqgen_rolled_back) X(broker_kills)    \
-	X(power_cuts) X(torn_tails) X(journal_epochs) X(journal_segments) X(disk_errors) X(clock_jumps) X(settled) X(days)
+	X(steps) X(calms) X(storms) X(accepted) X(bursts) X(refused_by_journal) X(repeats) X(id_reused) X(stored) X(refusals)    \
+	X(dup_answers) X(acks_handed) X(deliveries) X(before_heal) X(told_live) X(repeated_deliveries) X(connects)    \
+	X(takeovers) X(disconnects) X(new_devices) X(forgotten_devices) X(client_acks) X(bad_acks) X(cursors_moved) X(joins)    \
+	X(leaves) X(catchups) X(pages) X(waits_for_room) X(service_crashes) X(service_stops) X(appends_lost)    \
+	X(appends_kept) X(service_restarts_itself) X(bus_falls) X(seqgen_crashes) X(seqgen_saves_failed)    \
+	X(lease_messages_lost) X(leases) X(lease_renewals) X(ghost_owners) X(fenced) X(redecided) X(store_failures) X(reads_failed) X(store_rolled_back) X(seqgen_rolled_back) X(broker_kills)    \
+	X(power_cuts) X(torn_tails) X(journal_epochs) X(journal_segments) X(segments_reused) X(disk_errors) X(clock_jumps) X(settled) X(days)
 
 enum sim_count {
 #define X(name) COUNT_##name,
@@ -47,6 +49,7 @@ void loop_log(void);                  /* the log's lines become part of the trac
 void loop_begin(void);
 void loop_end(void);                  /* nothing may be left */
 void loop_pass(int64_t ms);           /* timers that fall due fire once, as libuv's do */
+void loop_slip(int64_t ms);           /* clocks go on, and nobody looks at them yet */
 void loop_turn(void);                 /* the end of a turn of the service's loop */
 extern bool loop_gathers;             /* something was done since the last turn's end */
 
@@ -68,6 +71,7 @@ void offline_disconnect(void);        /* the bus falls */
 void offline_hear(void);              /* one frame of the plugin */
 void offline_hear_lease(void);        /* one answer of seqgen */
 void offline_inspect(void);           /* what must hold at any time inside */
+bool offline_is_live(uint64_t handle);
 bool offline_quiet(void);             /* nothing under way; all sessions live */
 bool offline_may_see(const char *group, const char *user, uint64_t seq);
 uint64_t offline_roster_version(void);
@@ -83,6 +87,7 @@ void store_answer_read(bool fail);
 void store_settle_one(void);
 void store_break(void);               /* the log cannot be written any more */
 void store_roll_back(void);           /* an older copy is put in its place; the service must be down */
+void store_raise_mark(uint64_t epoch, uint64_t begins); /* ... and the journal's epoch begins there only */
 bool store_fence(uint32_t section, uint64_t epoch); /* somebody else's append: a new epoch of the section */
 extern bool store_is_full;
 
@@ -115,6 +120,7 @@ uint64_t plugin_connect(unsigned device, const char *user, const char *client_id
 void plugin_subscribe(unsigned device, const char *const *filters, unsigned n);
 void plugin_disconnect(uint64_t handle);
 bool plugin_roster_has(const char *group, const char *user);
+void plugin_each_epoch(void (*fn)(uint64_t epoch, uint64_t begins)); /* what is left of the journal; it must be up */
 bool plugin_quiet(void);
 
 /* ---- the disk (disk.c) */
@@ -136,6 +142,7 @@ bool disk_lost_accepted(void);        /* the last power cut took bytes that were
 
 void clients_begin(void);
 void clients_send(void);
+void clients_burst(void);
 void clients_repeat(void);
 void clients_ack(void);
 void clients_ack_all(void);           /* all that was read and not acked yet */
@@ -147,12 +154,15 @@ void clients_read_all(void);
 void clients_member(void);
 void clients_all_gone(uint64_t epoch); /* the broker died, in this epoch of the journal */
 void clients_lost_power(void);        /* durability `process`: what was not synced may be gone */
-void clients_return(void);            /* for the end: everybody with a full inbox */
+void clients_return(unsigned percent); /* so many of them come, with a full inbox */
 bool clients_quiet(void);
 void client_packet(const char *client_id, const char *topic, const void *payload, size_t len);
 
 void check_turn_ended(void);          /* of the service's loop */
 void check_begin(void);
 void check_end(void);                 /* nobody misses anything */
+
+/* ---- a schedule from its beginning to its end (schedule.c) */
+void schedule_run(void);
 
 #endif

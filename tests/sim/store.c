@@ -32,6 +32,8 @@ struct store {
 static struct append *image[LOG_MOST];
 static size_t n_image;
 static size_t fresh_from; /* of a restored copy: what epochs it knew is of no use (seq.h) */
+static struct position floors[HIGH_MOST]; /* what the restoring of a copy has raised marks to */
+static size_t n_floors;
 static unsigned generation;
 static struct store *open_store;
 bool store_is_full;
@@ -256,6 +258,7 @@ void store_complete(size_t n)
 {
 	struct append_queue done;
 	struct append *a;
+	bool failed = open_store->broken && open_store->waiting.first;
 
 	append_queue_init(&done);
 	while (n-- > 0 && (a = append_queue_take(&open_store->waiting))) {
@@ -267,6 +270,7 @@ void store_complete(size_t n)
 		}
 		append_queue_put(&done, a);
 	}
+	open_store->lost |= failed; /* whatever comes after a write that failed is not written */
 	loop_gathers = true;
 	while ((a = append_queue_take(&done))) {
 		a->done(a->arg, a->st);
@@ -332,6 +336,10 @@ static void read_start(struct store *s)
 				s->high[at] = e->pos;
 		}
 	}
+	for (size_t i = 0; i < s->start.n_high_water; i++)
+		for (size_t k = 0; k < n_floors; k++)
+			if (s->high[i].epoch == floors[k].epoch && s->high[i].next < floors[k].next)
+				s->high[i].next = floors[k].next;
 	s->start.high_water = s->high;
 	s->start.section_epochs = store_tail_sections(s->tail);
 	(void)snprintf(s->start.epoch, sizeof(s->start.epoch), "%032x", generation);
@@ -415,6 +423,7 @@ void store_lookup(struct store *s, struct store_lookup_conv *convs, size_t n_con
 
 void store_history(struct store *s, const struct store_range *range, store_message_fn *row, store_done_fn *done, void *arg)
 {
+	COUNT(pages);
 	ask_history(&s->asker, range, row, done, arg);
 }
 
@@ -492,7 +501,7 @@ void store_begin(void)
 	Im__Bus__RosterItem item = IM__BUS__ROSTER_ITEM__INIT;
 	Im__Bus__User u = IM__BUS__USER__INIT;
 
-	n_image = fresh_from = 0;
+	n_image = fresh_from = n_floors = 0;
 	generation = 1;
 	store_is_full = false;
 	item.user = &u;
@@ -542,4 +551,12 @@ void store_roll_back(void)
 	fresh_from = n_image;
 	generation++;
 	check_rolled_back(image, n_image);
+}
+
+/* As imctl restore does: what was between the copy's mark and there is lost. */
+void store_raise_mark(uint64_t epoch, uint64_t begins)
+{
+	if (n_floors == HIGH_MOST)
+		sim_fail("more than %d marks were raised", HIGH_MOST);
+	floors[n_floors++] = (struct position){1, epoch, begins};
 }
