@@ -130,6 +130,12 @@ static void tell_over(unsigned at)
 	plugin_link_closed(bus_end, handle);
 }
 
+void plugin_tell_over(void)
+{
+	while (n_over)
+		tell_over(0);
+}
+
 uint64_t plugin_connect(unsigned device, const char *user, const char *client_id, unsigned keepalive_s)
 {
 	struct session *s = &sessions[device];

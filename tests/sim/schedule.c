@@ -78,6 +78,7 @@ static void hear_broker(void)
 {
 	if (!plugin_is_up())
 		return;
+	plugin_tell_over();
 	plugin_turn();
 	plugin_turn();
 	while (offline_on_bus() && bus_waiting(BUS_TO_OFFLINE))

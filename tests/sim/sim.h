@@ -119,6 +119,7 @@ void plugin_control(const char *json);
 uint64_t plugin_connect(unsigned device, const char *user, const char *client_id, unsigned keepalive_s);
 void plugin_subscribe(unsigned device, const char *const *filters, unsigned n);
 void plugin_disconnect(uint64_t handle);
+void plugin_tell_over(void);          /* of all that were taken over */
 bool plugin_roster_has(const char *group, const char *user);
 void plugin_each_epoch(void (*fn)(uint64_t epoch, uint64_t begins)); /* what is left of the journal; it must be up */
 bool plugin_quiet(void);
