@@ -251,9 +251,9 @@ void catchup_behind(struct delivery *d, struct session *s, struct reader *r, boo
 
 /* ---- ending: the kept ones, and live */
 
-static void kept_to_work(struct catchup *c, size_t from)
+static void kept_to_work(struct catchup *c)
 {
-	for (size_t i = from; i < c->n_kept; i++)
+	for (size_t i = 0; i < c->n_kept; i++)
 		work_add(c, c->kept[i].r);
 	kept_clear(c);
 }
@@ -267,7 +267,7 @@ void catchup_keep(struct delivery *d, struct session *s, struct reader *r, struc
 	if (r->working)
 		return; /* its turn is still to come: the page will bring it */
 	if (c->n_kept == KEPT_MESSAGES || c->kept_bytes > KEPT_BYTES) {
-		kept_to_work(c, 0);
+		kept_to_work(c);
 		work_add(c, r);
 		catchup_wake(d, s);
 		return;
@@ -297,7 +297,7 @@ static bool hand_kept(struct delivery *d, struct session *s)
 			continue;
 		}
 		if (handover(d, s, r, m, own_acked(s, m)) == VERDICT_FULL) {
-			kept_to_work(c, i);
+			kept_to_work(c); /* with those handed just now: what came while they stood in the queue was not kept */
 			break;
 		}
 		handover_flush(d);
