@@ -23,7 +23,7 @@ extern struct sim_limits sim_limits;
 #define PAGE_MESSAGES sim_limits.page_messages
 #define PAGE_BYTES sim_limits.page_bytes
 #define PAGES sim_limits.pages
-#define KEPT_MESSAGES 3u
+#define KEPT_MESSAGES 8u
 #define KEPT_BYTES sim_limits.kept_bytes
 #define LINK_WINDOW sim_limits.link_window
 #define LINK_CATCHUP (sim_limits.link_window / 2)

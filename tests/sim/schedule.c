@@ -332,13 +332,14 @@ static unsigned one_of(const unsigned *list, unsigned n)
 
 static void draw_limits(void)
 {
-	static const unsigned few[] = {1, 2, 4, 40, 40}, windows[] = {2, 3, 6, 500, 500}, silent[] = {3, 12, 200000, 200000, 200000}, slices[] = {16, 200, 500, 4000};
+	static const unsigned few[] = {1, 2, 4, 40, 40}, windows[] = {2, 3, 6, 500, 500}, silent[] = {3, 12, 200000, 200000, 200000};
+	static const unsigned slices[] = {16, 200, 500, 4000}, kept[] = {4, 7, 12, 1000};
 
 	sim_limits = (struct sim_limits){
 		.page_messages = one_of(few, 5),
 		.pages = 1 + sim_random(3),
 		.page_bytes = sim_chance(30) ? 6 : 1000,
-		.kept_bytes = sim_chance(20) ? 4 : 1000,
+		.kept_bytes = one_of(kept, 4),
 		.link_window = sim_chance(30) ? 8000 : 1 << 20,
 		.link_frame = sim_chance(50) ? 300 : 4000,
 		.in_flight = sim_chance(30) ? 600 : 1 << 20,
