@@ -278,10 +278,10 @@ int sim_unlink(const char *path)
 
 int sim_rename(const char *from, const char *to)
 {
-	struct file *f = named(from);
+	struct file *f = named(from), *over = named(to);
 
 	give_way();
-	if (!f || named(to) || strlen(base(to)) >= sizeof(f->name))
+	if (!f || strlen(base(to)) >= sizeof(f->name))
 		sim_fail("%s is renamed to %s", from, to);
 	if (!alive())
 		return 0;
@@ -289,6 +289,8 @@ int sim_rename(const char *from, const char *to)
 		return -1;
 	COUNT(segments_reused);
 	sim_trace("  %s becomes %s", f->name, to);
+	if (over)
+		over->exists = false;
 	memcpy(f->name, base(to), strlen(base(to)) + 1);
 	return 0;
 }
