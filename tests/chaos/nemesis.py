@@ -226,8 +226,7 @@ class Nemesis(threading.Thread):
         kind = self.rng.choices(self.faults, [f.weight for f in self.faults])[0]
         hold, overlap = self.rng.uniform(*kind.hold), self.rng.random() < AGAIN
         f = kind()
-        if kind.tolerant:
-            self.world.excuse()
+        since = self.world.excuse() if kind.tolerant else None
         target = "?"
         try:
             target = f.start(self.world, self.rng)
@@ -236,8 +235,8 @@ class Nemesis(threading.Thread):
             time.sleep(hold)
         finally:
             f.stop(self.world)
-            if kind.tolerant:
-                self.world.excuse()
+            if kind.tolerant:  # a start may have failed in between, too
+                self.world.excuse(since)
         self.done[kind.name] += 1
         self.world.mark()
         if not overlap:

@@ -190,8 +190,11 @@ class World(Chat):
                 raise RuntimeError(f"{names} were not started again within {UP_S} s")
             time.sleep(0.005)
 
-    def excuse(self):
-        self.excused |= set(self.pids().values())
+    def excuse(self, since=None):
+        """What runs now may end by itself, and what has ended since could; gives what the next call wants as `since`."""
+        ended = self._exits(since) if since is not None else []
+        self.excused |= set(self.pids().values()) | {pid for _, pid, _ in ended}
+        return len(self.instance.lines)
 
     def hog(self):
         return self.data / "hog"
@@ -212,10 +215,14 @@ class World(Chat):
 
     # ---- for the run
 
+    def _exits(self, since=0):
+        """(part, pid, how) of what the supervisor saw ending."""
+        found = (EXIT.search(line) for line in self.instance.lines[since:])
+        return [(m[1], int(m[2]), m[3]) for m in found if m]
+
     def crashes(self):
-        """(part, pid, how) of what ended and was not killed by us."""
-        exits = (EXIT.search(line) for line in list(self.instance.lines))
-        return [(m[1], int(m[2]), m[3]) for m in exits if m and int(m[2]) not in self.killed and int(m[2]) not in self.excused]
+        """Of these what was not killed by us."""
+        return [e for e in self._exits() if e[1] not in self.killed and e[1] not in self.excused]
 
     def stop(self):
         for c in self.crowds:
