@@ -36,7 +36,7 @@ const struct verb verb_table[] = {
 	{"group", "title", "group title", NULL, "group.title", NULL, NULL, NULL, "sets the shown name"},
 	{"group", "list", NULL, NULL, "group.list", NULL, "groups", "group owner members title", "all groups"},
 	{"group", "members", "group", NULL, "members", NULL, "members", "user role since title", "who is in a group"},
-	{"session", "list", "[user]", NULL, "session.list", NULL, "sessions", "user client_id address protocol codec handed catching_up",
+	{"session", "list", "[user]", NULL, "session.list", NULL, "sessions", "user client_id address protocol codec handed catching_up behind",
 	 "who is connected"},
 	{"session", "kick", "user [client_id]", NULL, "session.kick", NULL, NULL, NULL, "ends connections"},
 	{"conversations", NULL, "user", NULL, "conversations", NULL, "conversations", "conv last_seq delivered read unread title",

@@ -173,7 +173,10 @@ static enum acl_verdict check_read(struct plugin *p, const struct acl_event *ev)
 		return ACL_DENY;
 	if (s->service)
 		return strncmp(ev->topic, "$im/", 4) == 0 ? ACL_ALLOW : ACL_DENY;
-	return session_is_resuming(p->sessions, s) ? ACL_ALLOW : ACL_DENY;
+	if (!session_is_resuming(p->sessions, s))
+		return ACL_DENY;
+	link_resumed(p->link, s, ev->len);
+	return ACL_ALLOW;
 }
 
 /*

@@ -1,7 +1,8 @@
 /*
- * The doorway to the broker. Two facts of 2.0 are handled here: it does not export the readers of MQTT 5
- * properties (libmosquitto has them, with the same structs), and WebSocket connections are written only
- * when its poll returns, which on an idle broker takes up to 100 ms - so a timer's signal interrupts it.
+ * The doorway to the broker. Three facts of 2.0 are handled here: it does not export the readers of MQTT 5
+ * properties (libmosquitto has them, with the same structs); WebSocket connections are written only when its
+ * poll returns, which on an idle broker takes up to 100 ms - so a timer's signal interrupts it; and it tells
+ * nobody how much of a client's queue has been written, so the client's socket is asked (2.1 does not either).
  * Two of 2.1: it does export the readers, and counts the memory they give; and it raises TICK between its flush
  * and its poll, so that whatever is sent from there waits for the poll to return.
  */
@@ -9,16 +10,21 @@
 
 #include "base/log.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
+#include <linux/tcp.h> /* the C library's copy ends before tcpi_bytes_acked */
 #include <mosquitto.h>
 #include <mosquitto_broker.h>
 #include <mosquitto_plugin.h>
 #include <mqtt_protocol.h>
+#include <netinet/in.h>
 #include <openssl/x509.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -203,6 +209,48 @@ bool broker_certificate(const struct mosquitto *context, enum im_certificate_use
 		return false;
 	certificate_read(cert, which, out);
 	X509_free(cert); /* ours: the broker handed over a reference */
+	return true;
+}
+
+/*
+ * What a context begins with in every release from 2.0.0 to 2.1.2 on Linux. There is no accessor for the socket, so
+ * what is found here is believed only if it is a TCP connection, from the address that the broker gives for the client.
+ */
+struct context_head {
+	int ident;
+	int socket;
+};
+
+static bool peer_is(int fd, const char *address)
+{
+	struct sockaddr_storage peer = { 0 };
+	socklen_t len = sizeof(peer);
+	char text[INET6_ADDRSTRLEN];
+	const void *bytes = NULL;
+
+	if (!address || getpeername(fd, (struct sockaddr *)&peer, &len) != 0)
+		return false;
+	if (peer.ss_family == AF_INET)
+		bytes = &((const struct sockaddr_in *)&peer)->sin_addr;
+	else if (peer.ss_family == AF_INET6)
+		bytes = &((const struct sockaddr_in6 *)&peer)->sin6_addr;
+	return bytes && inet_ntop(peer.ss_family, bytes, text, sizeof(text)) && strcmp(text, address) == 0;
+}
+
+bool broker_acked(const struct mosquitto *context, uint64_t *out)
+{
+	struct context_head head;
+	struct tcp_info info;
+	socklen_t len = sizeof(info);
+
+	memcpy(&head, context, sizeof(head));
+	/* A WebSocket's address may be what a proxy says. */
+	if (mosquitto_client_protocol(context) != mp_websockets && !peer_is(head.socket, mosquitto_client_address(context)))
+		return false;
+	if (getsockopt(head.socket, IPPROTO_TCP, TCP_INFO, &info, &len) != 0 ||
+	    len < offsetof(struct tcp_info, tcpi_bytes_acked) + sizeof(info.tcpi_bytes_acked))
+		return false;
+	*out = info.tcpi_bytes_acked;
 	return true;
 }
 

@@ -71,6 +71,12 @@ void broker_properties_free(struct broker_properties *p);
 struct mosquitto_evt_message;
 bool broker_swallow(struct mosquitto_evt_message *ev);
 
+/*
+ * Bytes of this TCP connection that the client's kernel has acknowledged since it began. false: cannot be seen (a Unix
+ * socket, a broker of another build).
+ */
+bool broker_acked(const struct mosquitto *context, uint64_t *out);
+
 void broker_turn(void);   /* at the beginning of each TICK */
 void broker_finish(void); /* at the end: no signal may find the plugin gone */
 void broker_log(int im_log_level, const char *line); /* sink of base/log.h */

@@ -85,7 +85,8 @@ bool frame_decode(struct frame *f)
 	return f->msg != NULL;
 }
 
-static void send_one(const Im__Bus__Delivery *d, struct session *s, int qos, uint64_t *budget, struct frame_stats *stats)
+static void send_one(const Im__Bus__Delivery *d, struct session *s, int qos, struct reading_watch *readings, uint64_t *budget,
+		     struct frame_stats *stats)
 {
 	size_t len = d->payload.len;
 	uint64_t cost = len + strlen(d->topic) + FRAME_PACKET_COST;
@@ -99,15 +100,17 @@ static void send_one(const Im__Bus__Delivery *d, struct session *s, int qos, uin
 		}
 		memcpy(payload, d->payload.data, len);
 	}
-	if (broker_send(s->client_id, d->topic, payload, len, qos, s->protocol == 5 ? d->properties : NULL))
+	if (broker_send(s->client_id, d->topic, payload, len, qos, s->protocol == 5 ? d->properties : NULL)) {
 		stats->expanded++;
-	else
+		reading_given(readings, s, len);
+	} else {
 		stats->stale++;
+	}
 	stats->websocket = stats->websocket || s->websocket;
 	*budget = *budget > cost ? *budget - cost : 0;
 }
 
-bool frame_expand(struct frame *f, struct session_table *sessions, uint64_t *budget, struct frame_stats *stats)
+bool frame_expand(struct frame *f, struct session_table *sessions, struct reading_watch *readings, uint64_t *budget, struct frame_stats *stats)
 {
 	const Im__Bus__Delivery *d;
 	struct session *s;
@@ -121,7 +124,7 @@ bool frame_expand(struct frame *f, struct session_table *sessions, uint64_t *bud
 			qos1 = f->target < d->n_qos1;
 			s = session_by_handle(sessions, qos1 ? d->qos1[f->target] : d->qos0[f->target - d->n_qos1]);
 			if (s && !s->kicked)
-				send_one(d, s, qos1 ? 1 : 0, budget, stats);
+				send_one(d, s, qos1 ? 1 : 0, readings, budget, stats);
 			else
 				stats->stale++;
 		}

@@ -7,6 +7,7 @@
 #define PLUGIN_FRAME_H
 
 #include "bus.pb-c.h"
+#include "reading.h"
 #include "session.h"
 #include <stdbool.h>
 #include <stddef.h>
@@ -35,6 +36,6 @@ struct frame *frame_create(const void *data, size_t len); /* NULL: out of memory
 void frame_free(struct frame *f);                         /* NULL is fine */
 bool frame_decode(struct frame *f);                       /* false: malformed, or too large decoded */
 /* Sends until all deliveries are out (true) or the budget is used up (false; at least one packet went out if it was not 0). */
-bool frame_expand(struct frame *f, struct session_table *sessions, uint64_t *budget, struct frame_stats *stats);
+bool frame_expand(struct frame *f, struct session_table *sessions, struct reading_watch *readings, uint64_t *budget, struct frame_stats *stats);
 
 #endif

@@ -16,6 +16,7 @@
 #include "base/log.h"
 #include "broker.h"
 #include "frame.h"
+#include "reading.h"
 #include "roster_copy.h"
 #include <inttypes.h>
 #include <stdlib.h>
@@ -47,6 +48,7 @@ struct link {
 	struct session_table *sessions;
 	struct roster *roster;
 	struct roster_copy *copy;        /* keeps `roster` up to date and on disk */
+	struct reading_watch *readings;
 	uint32_t node;
 	uint64_t expand_bytes;
 	link_query_fn *on_query;
@@ -126,6 +128,11 @@ enum im_status link_create(const struct im_settings *settings, struct journal *j
 	l->tail = &l->head;
 	im_buf_init(&l->parts);
 	im_buf_init(&l->slice);
+	l->readings = reading_create();
+	if (!l->readings) {
+		link_destroy(l);
+		return im_fail(err, IM_FAILED, "out of memory for the link to the message service");
+	}
 	st = roster_copy_open(settings->dir, roster, &l->copy, err);
 	if (st != IM_OK) {
 		link_destroy(l);
@@ -141,6 +148,7 @@ void link_destroy(struct link *l)
 		return;
 	forget_connection(l);
 	roster_copy_close(l->copy);
+	reading_destroy(l->readings);
 	free(l);
 }
 
@@ -225,6 +233,18 @@ void link_session(struct link *l, const struct session *s)
 {
 	if (l->greeted && !s->service) /* before the hello: it will name all */
 		note_handle(l, s->handle);
+}
+
+void link_resumed(struct link *l, struct session *s, size_t len)
+{
+	reading_resumed(l->readings, s, len);
+}
+
+static void on_reading(void *arg, struct session *s)
+{
+	im_log(IM_LOG_INFO, "evt=reading user=%s client=%s behind=%d untaken=%" PRIu64, s->user, s->client_id, s->reading.behind,
+	       s->reading.untaken);
+	link_session(arg, s);
 }
 
 void link_closed(struct link *l, uint64_t handle)
@@ -500,7 +520,7 @@ static void work_off(struct link *l)
 	while ((f = l->head) && !l->breach) {
 		if (!f->opened)
 			frame_begin(l, f);
-		if (l->breach || !frame_expand(f, l->sessions, &budget, &done))
+		if (l->breach || !frame_expand(f, l->sessions, l->readings, &budget, &done))
 			break;
 		frame_end(l, f);
 		l->head = f->next;
@@ -681,6 +701,7 @@ static void end_connection(struct link *l)
 void link_tick(struct link *l)
 {
 	roster_copy_tick(l->copy);
+	reading_look(l->readings, l->sessions, im_clock_mono_ms(), on_reading, l);
 	if (!l->service)
 		return;
 	if (!l->breach)

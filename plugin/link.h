@@ -29,6 +29,8 @@ void link_service(struct link *l, const char *client_id, bool up);
 bool link_is_up(const struct link *l);                             /* hello exchanged */
 void link_session(struct link *l, const struct session *s);        /* new, or its filters changed */
 void link_closed(struct link *l, uint64_t handle);
+/* While its stored session is resumed: `len` bytes more wait for it in the broker. */
+void link_resumed(struct link *l, struct session *s, size_t len);
 void link_control(struct link *l, const struct session *asker, const void *json, size_t len);
 void link_signal(struct link *l, const struct session *from, const char *conv, size_t conv_len, const void *payload, size_t len);
 void link_frame(struct link *l, const void *frame, size_t len);    /* MESSAGE on $im/out: copied, worked off in tick */

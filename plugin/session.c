@@ -526,6 +526,7 @@ void session_describe(const struct session *s, Im__Bus__Session *out, Im__Bus__F
 	out->address = (char *)s->address;
 	out->since_ms = s->since_ms;
 	out->codec = (Im__Bus__Codec)s->codec;
+	out->behind = s->reading.behind;
 	for (unsigned i = 0; i < s->n_filters; i++) {
 		im__bus__filter__init(&filters[i]);
 		filters[i].filter = s->filters[i].filter;

@@ -20,6 +20,13 @@
 struct mosquitto;
 struct session_table;
 
+/* What it was given and has not taken (reading.h). */
+struct reading {
+	uint64_t untaken;        /* bytes of payload */
+	uint64_t acked;          /* by its kernel, at the last look */
+	bool watched, behind;
+};
+
 struct session {
 	uint64_t handle;         /* unique for ever */
 	const struct mosquitto *context;
@@ -36,6 +43,7 @@ struct session {
 	struct session_filter *filters; /* session.c; counted by n_filters */
 	unsigned n_filters;
 	struct limit *limit;     /* of this connection */
+	struct reading reading;
 	int64_t opened_ms;       /* monotonic */
 	char address[46];
 };

@@ -162,7 +162,7 @@ const struct setting settings_table[] = {
 	 "Jobs that one bridge keeps; when it is full the rest waits in the store."},
 
 	{"im_silent_messages", memory, NUMBER(silent_messages, 100, 500000), "200000", "messages", LIVE, NULL, NULL, NULL,
-	 "Messages handed to a device that never acks, per settle period; the rest waits in the store."},
+	 "Messages handed to a device that never acks, per settle period and only if it reads; the rest waits in the store."},
 	{"im_silent_bytes", memory, SIZE(silent_bytes, MIB, 16 * GIB), "64m", "bytes", LIVE, NULL, NULL, NULL,
 	 "The same in bytes. The broker holds them in memory for a receiver that does not read."},
 	{"im_expand_bytes", memory, SIZE(expand_bytes, 64 * KIB, 64 * MIB), "1m", "bytes", RESTART, NULL, NULL, NULL,

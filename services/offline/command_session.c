@@ -53,10 +53,10 @@ static int by_handle(const void *a, const void *b)
 
 static json_t *session_row(const struct delivery_session_info *s)
 {
-	return json_pack("{s:s,s:s,s:s,s:I,s:I,s:s,s:b,s:b,s:I,s:I,s:b}", "user", s->user, "client_id", s->client_id, "address",
+	return json_pack("{s:s,s:s,s:s,s:I,s:I,s:s,s:b,s:b,s:I,s:I,s:b,s:b}", "user", s->user, "client_id", s->client_id, "address",
 			 s->address, "protocol", (json_int_t)s->protocol, "keepalive_s", (json_int_t)s->keepalive_s, "codec",
 			 codec_name(s->codec), "websocket", s->websocket, "acks", s->acks, "since", (json_int_t)s->since_ms, "handed",
-			 (json_int_t)s->handed, "catching_up", s->catching_up);
+			 (json_int_t)s->handed, "catching_up", s->catching_up, "behind", s->behind);
 }
 
 static void list(struct call *call, struct handles *h, uint64_t after)

@@ -57,6 +57,7 @@ struct delivery_session_info {
 	int64_t since_ms;
 	uint64_t handed;         /* messages handed over in this session */
 	bool catching_up;
+	bool behind;             /* does not take what it was given */
 };
 /* What is known of a device in memory. got: its cursor in the conversation has reached seq; false may mean that it is not in memory. */
 struct delivery_presence {

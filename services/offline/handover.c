@@ -230,6 +230,10 @@ static void spend(struct delivery *d, struct session *s, size_t bytes, int64_t n
 
 void handover_period(struct delivery *d, struct session *s)
 {
+	if (s->behind) {
+		s->period_end = delivery_now(d) + DELIVERY_BEHIND_MS;
+		return;
+	}
 	d->silent_bytes -= s->used_bytes;
 	s->used_bytes = 0;
 	s->used_messages = 0;

@@ -179,13 +179,14 @@ void reader_plan(struct delivery *d, struct reader *r)
 
 /*
  * What has waited in the link for a broker that stood still has not been with its client, whatever the clock
- * says: a settle period begins when the plugin has worked it off.
+ * says: a settle period begins when the plugin has worked it off. Nor has what waits in the broker for a client
+ * that does not read.
  */
-static int64_t settles_from(struct delivery *d, int64_t settle_ms)
+static int64_t settles_from(struct delivery *d, const struct session *s, int64_t settle_ms)
 {
-	int64_t late = link_late_ms(d->link);
+	int64_t late = link_late_ms(d->link), from = late ? late + settle_ms : 0, later = delivery_now(d) + DELIVERY_BEHIND_MS;
 
-	return late ? late + settle_ms : 0;
+	return s->behind && from < later ? later : from;
 }
 
 void reader_due(struct delivery *d, struct reader *r)
@@ -197,7 +198,7 @@ void reader_due(struct delivery *d, struct reader *r)
 	if (!s)
 		return;
 	session_rules(d, s, &rules);
-	settles_at = settles_from(d, rules.settle_ms);
+	settles_at = settles_from(d, s, rules.settle_ms);
 	if (now >= settles_at && cursor_settle(&r->cursor, now, &rules))
 		reader_moved(d, r);
 	if (cursor_repeat(&r->cursor, now, &rules))

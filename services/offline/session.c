@@ -343,6 +343,10 @@ static struct session *session_add(struct delivery *d, const Im__Bus__Session *f
 	s->keepalive_s = from->keepalive_s;
 	s->protocol = (uint8_t)from->protocol;
 	s->websocket = from->websocket;
+	if (from->behind) { /* what waits for it in the broker comes first */
+		s->over_budget = true;
+		s->period_end = delivery_now(d) + DELIVERY_BEHIND_MS;
+	}
 	s->account = a;
 	s->next = a->sessions;
 	a->sessions = s;
@@ -404,7 +408,9 @@ void delivery_session(struct delivery *d, const Im__Bus__Session *from)
 		link_kick(d->link, from->handle, "out of memory");
 		return;
 	}
+	s->behind = from->behind;
 	session_filters_changed(d, s);
+	session_plan(d, s);
 }
 
 void delivery_closed(struct delivery *d, uint64_t handle)
@@ -446,6 +452,7 @@ static void describe(const struct session *s, struct delivery_session_info *out)
 		.codec = s->codec,
 		.since_ms = s->since_ms,
 		.handed = s->handed,
+		.behind = s->behind,
 		.catching_up = s->state == SESSION_LOADING || s->state == SESSION_CATCHING,
 	};
 }

@@ -20,6 +20,7 @@
 
 #define DELIVERY_TICK_MS 250u
 #define DELIVERY_WHEEL 512u            /* ticks once around: 128 s; what is due later stays for another round */
+#define DELIVERY_BEHIND_MS 1000        /* so often a session that does not read is looked at again */
 #define DELIVERY_FLUSH_MS 1000u        /* cursor moves and badges are gathered so long */
 #define DELIVERY_ANSWER_MAX 60000u     /* bytes of a list that the server sends unasked */
 
@@ -104,6 +105,7 @@ struct session {
 	uint8_t codec;
 	uint8_t state;
 	int8_t ways[4];           /* enum im_way: granted QoS where one filter takes them all; -1 none; -2 ask the filters */
+	bool behind;              /* has not taken what it was given: nothing settles, no new budget (invariant 10) */
 	bool websocket, welcomed, over_budget, badge_wanted, list_wanted, refusals_asked;
 	char text[];              /* client id, address */
 };

@@ -170,6 +170,49 @@ def test_device_that_acked_once_and_then_never_is_held_at_its_window(im):
         assert sorted(set(seen)) == list(range(seq + 1, seq + 501))
 
 
+def is_behind(im, user, client_id):
+    rows = [json.loads(line) for line in im.imctl("--json", "session", "list", user).stdout.splitlines()]
+    return [r["behind"] for r in rows if r["client_id"] == client_id] == [True]
+
+
+def swallow(raw):
+    """Reads whatever there is; what has not settled comes again."""
+    try:
+        while True:
+            raw.message(0.05)
+    except TimeoutError:
+        pass
+
+
+@pytest.mark.parametrize("websocket", [False, True])
+def test_receiver_that_stops_reading_is_known_to_be_behind_until_it_has_read(im, websocket):
+    """Nothing settles of such a session, and it gets no new budget: tests/slow, delivery_test.c."""
+    user = f"lazy{websocket:d}"
+    im.users.update(im.add_users([user]))
+    port = im.ws_port if websocket else im.port
+    with Raw(port, user, f"{user}:d", im.users[user], receive_buffer=4096, websocket=websocket) as lazy:
+        lazy.subscribe("im/v1/in/#")
+        ids = blast(im, "alice", f"u/{user}", 3000, "z" * 1000)
+        assert wait_until(lambda: is_behind(im, user, f"{user}:d"))
+        assert drain(lazy, ids) == ids
+        assert wait_until(lambda: swallow(lazy) or not is_behind(im, user, f"{user}:d"))
+
+
+def test_stored_session_that_never_acknowledged_packets_gets_what_waits_first(im):
+    """Reading without PUBACK leaves all in the broker; coming again for more must not pile up a second budget there."""
+    im.users.update(im.add_users(["hoarder"]))
+    connect = {"user": "hoarder", "client_id": "hoarder:d", "password": im.users["hoarder"], "clean": False}
+    with Raw(im.port, **connect) as hoarder:
+        hoarder.subscribe("im/v1/in/#")
+        ids = blast(im, "alice", "u/hoarder", 3000, "z" * 1000)
+        assert wait_until(lambda: is_behind(im, "hoarder", "hoarder:d"))
+    with Raw(im.port, **connect):
+        assert wait_until(lambda: is_behind(im, "hoarder", "hoarder:d"))
+    with Raw(im.port, **connect) as hoarder:
+        assert drain(hoarder, ids) == ids
+        assert wait_until(lambda: swallow(hoarder) or not is_behind(im, "hoarder", "hoarder:d"))
+
+
 @pytest.fixture
 def slow_rates(im):
     """Live settings: down for a test, back after it."""

@@ -46,6 +46,13 @@ void broker_kick(const char *client_id, bool with_will)
 	(void)with_will;
 }
 
+bool broker_acked(const struct mosquitto *context, uint64_t *out)
+{
+	(void)context;
+	(void)out;
+	return false;
+}
+
 void broker_wake(void)
 {
 }

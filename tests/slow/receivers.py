@@ -3,9 +3,8 @@
 A device that never acknowledges (im/v1/ack) is a silent one, whose memory im_silent_* bound; one that has done so once is an
 acking one, bound by im_ack_window.
 
-Nothing can tell the service whether a silent device has read: after a settle period it counts what it handed over as delivered.
-So a silent one that acknowledges nothing for longer keeps everything only with a stored session, where the broker's queue waits
-for it; with a clean one the rest is in the history (docs/protocol.md, "Delivery").
+What a silent device has not taken from its socket does not settle (docs/delivery.md, "Who does not read"): it comes again with
+the next connection. A stored session has it in the broker's queue besides.
 """
 import json
 import struct
@@ -17,6 +16,7 @@ from raw import PINGREQ, PUBLISH, Raw, packet, properties
 
 KEEPALIVE = 20       # seconds: a settle period of 35, and a PINGREQ now and then keeps the silent ones connected
 PING_EVERY = 6
+SETTLE = 1.5 * KEEPALIVE + 5
 KINDS = ("stalled", "trickle", "no_puback", "no_ack", "away")
 
 

@@ -3,16 +3,19 @@
 The others' latency is measured three times: alone, beside the same load to receivers that behave, beside those that do not. The
 bound on the broker's memory is computed from the settings, not from what was seen.
 """
+import json
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
 import others
 from instance import SANITIZED, Instance
 from raw import PUBACK, PUBCOMP, PUBREC, PUBREL, Raw, packet
-from receivers import KINDS, VARIANTS, Pinger, Receiver
+from receivers import KINDS, SETTLE, VARIANTS, Pinger, Receiver
+from scale import SMALL
 
 SILENT_BYTES = 1 << 20       # small runs: each receiver is sent more than that
 SILENT_TOTAL = 512 << 20     # handover.c
@@ -134,3 +137,42 @@ def test_slow_greedy_and_silent_receivers(im, scale, figures):
         assert most - before <= allowed_growth(receivers, scale), figures
         before, most, _ = seen["im-offline"]
         assert most - before <= SERVICE_ROOM / (1 << 20), figures
+
+
+# ---- for ever
+
+def handed(im):
+    rows = [json.loads(line) for line in im.imctl("--json", "session", "list").stdout.splitlines()]
+    return {r["user"]: r["handed"] for r in rows}
+
+
+@pytest.fixture
+def small_im():
+    instance = Instance(conf=settings(SMALL))
+    instance.start()
+    yield instance
+    instance.remove()
+
+
+def test_who_never_reads_gets_one_budget_however_long(small_im, figures):
+    """Silent, alive by PINGREQ, for three settle periods: what was handed over stays where it was, and all comes when they read."""
+    im, scale = small_im, replace(SMALL, messages=3000)
+    cases = [("stalled", VARIANTS[0]), ("stalled", VARIANTS[1]), ("stalled", VARIANTS[4]), ("no_puback", VARIANTS[1])]
+    im.users = im.add_users(["sender"] + [f"n{i}" for i in range(len(cases))])
+    receivers = [Receiver(im, f"n{i}", *case) for i, case in enumerate(cases)]
+    pinger, memory, sender = Pinger(receivers), others.Memory(im), Sender(im, receivers, scale)
+    sender.run()
+    budget = SILENT_BYTES // scale.body + 1
+    deadline, most = time.monotonic() + 3 * SETTLE, {}
+    while time.monotonic() < deadline:
+        most = {user: max(n, most.get(user, 0)) for user, n in handed(im).items() if user != "sender"}
+        time.sleep(2)
+    figures["sent_to_each"], figures["budget"], figures["handed_to_each"] = scale.messages, budget, most
+    for r in receivers:
+        began = time.monotonic()
+        r.heal(sender.ids[r][-1], began + 4 * SETTLE)
+        figures[f"{r.name}_s"] = round(time.monotonic() - began, 1)
+        check_store(im, r, sender.ids[r])
+    pinger.stop()
+    figures["memory_mib_before_most_after"] = memory.stop()
+    assert len(most) == len(cases) and 0 < min(most.values()) and max(most.values()) <= budget, figures

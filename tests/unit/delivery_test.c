@@ -457,6 +457,55 @@ static void silent_budget_pauses_and_goes_on(void **state)
 	assert_non_null(strstr(got(1, "u/bob"), "12 13"));
 }
 
+static void name_behind(uint64_t handle, const char *user, const char *client_id, bool behind)
+{
+	world.behind = behind;
+	connect_live(handle, user, client_id);
+}
+
+static void who_does_not_read_gets_no_new_budget_and_settles_nothing(void **state)
+{
+	(void)state;
+	world.settings.silent_messages = 5;
+	connect_live(1, "alice", "alice:phone");
+	for (int i = 0; i < 12; i++)
+		world_say(AB, "bob", "bob:pc", 0, "x");
+	name_behind(1, "alice", "alice:phone", true);
+	for (int hour = 0; hour < 5; hour++) {
+		world_pass_ms(3600000);
+		world_settle();
+	}
+	assert_string_equal(got(1, "u/bob"), "1 2 3 4 5");
+	assert_int_equal(world_cursor("alice", "alice:phone", AB), 0);
+	name_behind(1, "alice", "alice:phone", false); /* it reads after all */
+	world_pass_ms(3000);
+	world_settle();
+	assert_string_equal(got(1, "u/bob"), "1 2 3 4 5 6 7 8 9 10");
+	world_pass_ms(96000);
+	world_settle();
+	assert_int_equal(world_cursor("alice", "alice:phone", AB), 10);
+	assert_string_equal(got(1, "u/bob"), "1 2 3 4 5 6 7 8 9 10 11 12");
+}
+
+/* Reconnecting is no way to more: what the broker still has for a stored session comes first. */
+static void who_is_behind_from_the_start_gets_nothing_yet(void **state)
+{
+	(void)state;
+	connect_live(1, "alice", "alice:phone");
+	world_say(AB, "bob", "bob:pc", 0, "1");
+	delivery_closed(world.delivery, 1);
+	name_behind(2, "alice", "alice:phone", true);
+	world_pass_ms(3600000);
+	world_settle();
+	assert_string_equal(got(2, "u/bob"), "");
+	name_behind(2, "alice", "alice:phone", false);
+	world_pass_ms(3000);
+	world_settle();
+	assert_string_equal(got(2, "u/bob"), "1");
+	world_say(AB, "bob", "bob:pc", 0, "live again");
+	assert_string_equal(got(2, "u/bob"), "1 2");
+}
+
 static void full_link_pauses_catch_up_but_not_live(void **state)
 {
 	(void)state;
@@ -613,6 +662,8 @@ int main(void)
 		T(what_comes_while_no_filter_is_left_waits),
 		T(members_see_their_stays_only),
 		T(silent_budget_pauses_and_goes_on),
+		T(who_does_not_read_gets_no_new_budget_and_settles_nothing),
+		T(who_is_behind_from_the_start_gets_nothing_yet),
 		T(full_link_pauses_catch_up_but_not_live),
 		T(failed_reads_are_tried_again),
 		T(a_thousand_members_cost_one_encoding),

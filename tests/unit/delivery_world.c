@@ -191,6 +191,7 @@ void world_connect_as(uint64_t handle, const char *user, const char *client_id, 
 	s.since_ms = im_clock_wall_ms();
 	s.codec = (Im__Bus__Codec)codec;
 	s.filters = list;
+	s.behind = world.behind;
 	delivery_session(world.delivery, &s);
 	delivery_flush(world.delivery);
 }

@@ -32,6 +32,7 @@ struct world {
 	int64_t late_ms;          /* what link_late_ms says */
 	uint64_t roster_version;
 	bool fail_reads;
+	bool behind;              /* what the plugin says of the next session named */
 };
 
 extern struct world world;

@@ -28,6 +28,7 @@ struct fake {
 	unsigned n_records;
 	unsigned n_sessions, n_closed, n_signals, n_frames, n_control;
 	uint64_t last_closed;
+	size_t resumed;          /* bytes that link_resumed was told */
 	bool link_up;
 	void (*during_kick)(void); /* what the broker asks before the connection ends */
 	const struct mosquitto *disconnect_on_kick; /* the broker calls DISCONNECT inside the kick */
