@@ -348,7 +348,7 @@ static int run(struct running *r)
 int service_main(const struct service_spec *spec, int argc, char **argv)
 {
 	struct options o = parse_options(spec, argc, argv);
-	struct running r = {.spec = spec, .signal_fd = -1};
+	struct running r = {.s = {.state = spec->state}, .spec = spec, .signal_fd = -1};
 
 	if (o.leave >= 0)
 		return o.leave;

@@ -15,7 +15,7 @@ struct service {
 	struct im_loop *loop;
 	struct im_settings settings;
 	struct im_mqtt *bus;
-	void *state;             /* of the service itself, set by start */
+	void *state;             /* of the service itself: the spec's, or set by start */
 };
 
 struct service_spec {
@@ -23,6 +23,7 @@ struct service_spec {
 	const char *client_id;   /* "$im-seqgen" */
 	const char *const *filters; /* ends with NULL */
 	int qos;
+	void *state;             /* what start begins with; NULL: it makes its own */
 	/* Opens what the service owns, before the bus connects. */
 	enum im_status (*start)(struct service *s, struct im_err *err);
 	void (*bus_up)(struct service *s);
