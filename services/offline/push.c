@@ -78,7 +78,7 @@ void push_gather(const struct push *p, const struct push_device *d, const struct
 		.grace_ms = p->settings->push_grace_ms,
 		.active_ms = PUSH_ACTIVE_MS,
 		.unused_ms = (int64_t)p->settings->push_days * 24 * 3600 * 1000,
-		.token_good = t->state == IM__BUS__PUSH_STATE__PUSH_ACTIVE,
+		.token_good = t->state != IM__BUS__PUSH_STATE__PUSH_INVALID, /* a suspect's wait in the bridge, which asks the provider again */
 	};
 	if (m->expiry && m->expiry < out->deadline_ms)
 		out->deadline_ms = m->expiry;
