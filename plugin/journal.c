@@ -1,12 +1,6 @@
 /*
- * Opening and appending: the broker's thread's half of writing (journal.h). Reading is in journal_read.c; what
- * takes time is in journal_thread.c.
- *
- * The difficult idea is what happens after an error. A write or sync that failed poisons the epoch: its end
- * stays at the last record that was accepted, nothing more is taken, and the thread prepares a new epoch's
- * first segment. Taking that into use is this thread's, so that the end of the old one is known exactly; it
- * is written into the new header, so that a refused record which reached the disk all the same is not found
- * by the next start.
+ * Opening and appending: the broker's thread's half of writing (journal.h). Reading is in journal_read.c, what
+ * takes time in journal_thread.c, what happens after an error in journal_epoch.c.
  */
 #include "journal.h"
 
@@ -25,8 +19,6 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-#define SCRATCH_KEPT (256u << 10) /* memory kept for the next record; larger ones come and go */
 
 /* ---------------------------------------------------------------- open and close */
 
@@ -75,16 +67,23 @@ static enum im_status make_first(struct journal *j, uint64_t epoch, struct segme
 	return st;
 }
 
-/* What a killed broker left was never synced by it. */
-static void sync_found(struct journal *j, const struct journal_found *f)
+/*
+ * What a killed broker left was never synced by it. If it was killed over a failed sync, a sync says nothing about
+ * it: it is written again. So it is when the sync fails now.
+ */
+static void sync_found(struct journal *j, const struct journal_found *f, bool in_doubt)
 {
 	for (struct segment *s = f->first; s; s = s->next) {
-		int e = segment_sync(j->options.fs, s->fd);
+		bool again = in_doubt && s->epoch == f->last->epoch;
+		int e = again ? segment_rewrite(j->options.fs, s) : segment_sync(j->options.fs, s->fd);
 
 		j->kept += s->end - s->start;
 		if (e == 0)
 			continue;
 		s->suspect = true;
+		e = segment_rewrite(j->options.fs, s);
+		if (e == 0)
+			continue;
 		im_log(IM_LOG_ERROR, "evt=journal_sync_failed epoch=%" PRIu64 " index=%" PRIu32 " error=\"%s\"", s->epoch, s->index, strerror(e));
 	}
 }
@@ -115,7 +114,7 @@ static enum im_status begin(struct journal *j, struct journal_found *f, struct i
 		segment_path(j->dir, f->useless[i].epoch, f->useless[i].index, path, sizeof(path));
 		(void)j->options.fs->unlink(path); /* if it stays, the next start finds it as useless again */
 	}
-	sync_found(j, f);
+	sync_found(j, f, f->last && kept > f->last->epoch); /* a failure numbers the next epoch before that opens */
 	if (f->last)
 		f->last->next = s;
 	j->first = j->reap = f->first ? f->first : s;
@@ -229,6 +228,8 @@ void journal_close(struct journal *j)
 	if (!j)
 		return;
 	if (j->started) {
+		if (atomic_load(&j->state) == JOURNAL_POISONED)
+			(void)journal_settled(j); /* what it can still do, it does before it ends */
 		(void)pthread_mutex_lock(&j->lock);
 		j->stop = true;
 		(void)pthread_cond_signal(&j->wake);
@@ -249,7 +250,7 @@ void journal_close(struct journal *j)
 		(void)close(j->lock_fd);
 	(void)pthread_cond_destroy(&j->wake);
 	(void)pthread_mutex_destroy(&j->lock);
-	free(j->scratch);
+	tail_finish(&j->tail);
 	free(j->dir);
 	free(j);
 }
@@ -257,7 +258,7 @@ void journal_close(struct journal *j)
 /* ---------------------------------------------------------------- append */
 
 /* Takes the prepared segment if it is of the wanted kind: of this epoch, or the first of another. */
-static struct segment *take_spare(struct journal *j, bool same_epoch)
+struct segment *journal_take_spare(struct journal *j, bool same_epoch)
 {
 	struct segment *s = NULL;
 
@@ -272,37 +273,6 @@ static struct segment *take_spare(struct journal *j, bool same_epoch)
 	return s;
 }
 
-/* The thread has prepared the next epoch: from here on it is in force. */
-static bool reopen(struct journal *j)
-{
-	struct segment_before before = {j->current->epoch, j->current->end};
-	struct segment *s = take_spare(j, false);
-
-	if (!s)
-		return false;
-	for (struct segment *o = j->first; o; o = o->next)
-		o->suspect = o->suspect || o->epoch == before.epoch;
-	if (segment_activate(j->options.fs, s, 0, &before) != 0) { /* the disk fails again: yet another epoch */
-		segment_remove(j->options.fs, j->dir, s);
-		(void)pthread_mutex_lock(&j->lock);
-		j->turn = true;
-		(void)pthread_cond_signal(&j->wake);
-		(void)pthread_mutex_unlock(&j->lock);
-		return false;
-	}
-	(void)pthread_mutex_lock(&j->lock);
-	j->current->next = s;
-	j->current = j->last = j->sync_from = s;
-	j->hurried = false;
-	j->reapable = j->reap->gone;
-	atomic_store(&j->unsynced_us, 0); /* of the old epoch: no sync of it counts any more */
-	atomic_store(&j->state, JOURNAL_OPEN);
-	(void)pthread_cond_signal(&j->wake);
-	(void)pthread_mutex_unlock(&j->lock);
-	im_log(IM_LOG_NOTICE, "evt=journal_reopened epoch=%" PRIu64, s->epoch);
-	return true;
-}
-
 /* The sentence of the thread's last failure, if it has one. */
 static const char *thread_says(struct journal *j, struct im_err *copy, const char *otherwise)
 {
@@ -315,7 +285,7 @@ static const char *thread_says(struct journal *j, struct im_err *copy, const cha
 /* Goes on in the prepared segment. IM_BUSY: there is none yet. */
 static enum im_status next_segment(struct journal *j)
 {
-	struct segment *old = j->current, *s = take_spare(j, true);
+	struct segment *old = j->current, *s = journal_take_spare(j, true);
 	struct im_err copy;
 	int e;
 
@@ -353,38 +323,20 @@ static enum im_status make_room(struct journal *j, size_t size, int64_t now_us)
 {
 	struct im_err copy;
 
-	if (atomic_load(&j->state) == JOURNAL_POISONED && !reopen(j))
+	if (atomic_load(&j->state) == JOURNAL_POISONED && !journal_reopen(j))
 		return im_fail(&j->why, IM_FAILED, "%s", thread_says(j, &copy, "the journal is opening a new epoch"));
 	if (j->kept + size > j->options.limit)
 		return im_fail(&j->why, IM_BUSY, "the journal is full: %" PRIu64 " bytes wait for the message service (im_journal_limit %" PRIu64 ")",
 			       j->kept, j->options.limit);
 	if (unsynced_age_ms(j, now_us) > JOURNAL_UNSYNCED_MAX_MS)
 		return im_fail(&j->why, IM_BUSY, "the disk of %.150s has not synced for over a second", j->dir);
+	if (j->tail.bytes.len + size > JOURNAL_TAIL_MAX)
+		return im_fail(&j->why, IM_BUSY, "the disk of %.150s does not keep up: %zu bytes wait for its sync", j->dir, j->tail.bytes.len);
 	if (size > j->options.segment_cap)
 		return im_fail(&j->why, IM_FAILED, "a record of %zu bytes is larger than a journal segment", size);
 	if (j->current->end - j->current->start + size > j->current->cap)
 		return next_segment(j);
 	return IM_OK;
-}
-
-/* Header and body in one piece, so that one call writes them. */
-static char *assemble(struct journal *j, const void *body, size_t len)
-{
-	size_t size = im_record_size(len);
-	char *p;
-
-	if (size > j->scratch_cap || (j->scratch_cap > SCRATCH_KEPT && size <= SCRATCH_KEPT)) {
-		size_t cap = size > SCRATCH_KEPT ? size : SCRATCH_KEPT;
-
-		p = realloc(j->scratch, cap);
-		if (!p)
-			return NULL;
-		j->scratch = p;
-		j->scratch_cap = cap;
-	}
-	im_record_header(j->current->epoch, j->current->end, body, len, (uint8_t *)j->scratch);
-	memcpy(j->scratch + IM_RECORD_HEADER, body, len);
-	return j->scratch;
 }
 
 /* The record is refused, so it should not be found later; the next epoch's header says so for certain. */
@@ -423,16 +375,19 @@ static enum im_status append(struct journal *j, const void *body, size_t len, in
 {
 	size_t size = im_record_size(len);
 	enum im_status st;
-	const char *record;
+	uint8_t *record;
 	uint64_t at;
 	int e;
 
 	st = make_room(j, size, now_us);
 	if (st != IM_OK)
 		return st;
-	record = assemble(j, body, len);
+	tail_drop(&j->tail, atomic_load(&j->synced));
+	record = tail_room(&j->tail, size);
 	if (!record)
 		return im_fail(&j->why, IM_BUSY, "out of memory for a record of %zu bytes", size);
+	im_record_header(j->current->epoch, j->current->end, body, len, record);
+	memcpy(record + IM_RECORD_HEADER, body, len); /* in one piece with its header, so that one call writes them */
 	at = SEGMENT_PAGE + (j->current->end - j->current->start);
 	IM_KILLPOINT("journal.before_write");
 	e = segment_write(j->options.fs, j->current->fd, record, size, at);
@@ -444,6 +399,8 @@ static enum im_status append(struct journal *j, const void *body, size_t len, in
 		if (e != 0)
 			return refuse(j, "sync", e, at);
 	} else {
+		tail_add(&j->tail, j->current->end, size);
+		atomic_store(&j->written, j->current->end + size);
 		note_unsynced(j, now_us);
 	}
 	j->current->end += size;
@@ -508,7 +465,9 @@ void journal_tick(struct journal *j)
 	bool news;
 
 	if (atomic_load(&j->state) == JOURNAL_POISONED)
-		(void)reopen(j); /* not yet: the next tick */
+		(void)journal_reopen(j); /* not yet: the next tick */
+	else
+		tail_drop(&j->tail, atomic_load(&j->synced)); /* memory, when nothing more comes */
 	note_accepting(j);
 	(void)pthread_mutex_lock(&j->lock);
 	news = j->news;

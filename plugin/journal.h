@@ -8,7 +8,8 @@
  *
  * Every opening starts a new epoch (greater than any before, at least the wall clock's seconds); files of
  * earlier ones are only read. Offsets count bytes of an epoch from 0 through all its segments; a record
- * never spans two. After a write or sync error nothing is accepted until a new epoch is open.
+ * never spans two. After a write or sync error nothing is accepted until a new epoch is open, and none is
+ * opened before what was accepted is on the disk or with the message service.
  * All functions: the broker's thread.
  */
 #ifndef PLUGIN_JOURNAL_H
@@ -28,7 +29,7 @@ void journal_close(struct journal *j); /* syncs; NULL is fine */
 
 /*
  * IM_OK: survives kill -9 (`process`) or power loss (`disk`): PUBACK may be sent. IM_BUSY: full
- * (im_journal_limit), the next segment is not ready, or the oldest unsynced byte is over 1 s old. IM_FAILED:
+ * (im_journal_limit), the next segment is not ready, the disk does not keep up or has not synced for over 1 s. IM_FAILED:
  * the disk refused; a new epoch is being opened. Nothing was kept in both cases. len: 1..IM_RECORD_MAX.
  */
 enum im_status journal_append(struct journal *j, const void *body, size_t len);

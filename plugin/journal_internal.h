@@ -12,6 +12,7 @@
 #include "base/status.h"
 #include "journal.h"
 #include "journal_segment.h"
+#include "journal_tail.h"
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -39,7 +40,15 @@ enum im_status journal_open_with(const struct journal_options *options, struct j
 
 enum journal_state {
 	JOURNAL_OPEN,
-	JOURNAL_POISONED, /* a write or sync failed: nothing is accepted until the thread has prepared a new epoch */
+	JOURNAL_POISONED, /* a write or sync failed: nothing is accepted until a new epoch is open */
+};
+
+/* What became of the tail of a poisoned epoch (journal_epoch.c). While it is wanted or running the tail belongs to the thread. */
+enum journal_rescue {
+	RESCUE_NONE,
+	RESCUE_WANTED,
+	RESCUE_RUNNING,
+	RESCUE_DONE,
 };
 
 struct journal {
@@ -51,8 +60,7 @@ struct journal {
 	struct segment *first;       /* oldest that is not gone */
 	struct segment *current;     /* appended to */
 	uint64_t kept;               /* bytes not confirmed */
-	char *scratch;               /* header and body of the record being written */
-	size_t scratch_cap;
+	struct journal_tail tail;    /* of the current epoch */
 	bool no_nowait;              /* the file system does not know RWF_NOWAIT */
 	bool reported_stuck;
 	unsigned misses;             /* reads in a row that found their bytes not in memory */
@@ -65,6 +73,8 @@ struct journal {
 	_Atomic int state;           /* enum journal_state */
 	_Atomic int64_t unsynced_us; /* when the oldest byte after the last sync's begin was written; 0 = none */
 	_Atomic int64_t syncing_us;  /* ... of those the running sync covers; 0 = none */
+	_Atomic uint64_t written;    /* offset in the current epoch behind what was accepted last; durability `process` */
+	_Atomic uint64_t synced;     /* ... below it all is on the disk */
 	_Atomic bool asleep;         /* the thread waits without a deadline: whoever brings work must wake it */
 
 	/* Shared under the lock. */
@@ -77,6 +87,7 @@ struct journal {
 	uint32_t spare_index;
 	bool hurry;                  /* a spare is wanted now */
 	bool turn;                   /* the thread shall drop the spare and make one for a new epoch */
+	enum journal_rescue rescue;
 	struct segment *fetch;       /* to be brought into memory */
 	uint64_t fetch_at;
 	struct im_err failed;        /* why the last preparation or sync failed; empty = it did not */
@@ -88,13 +99,16 @@ struct journal {
 	struct segment *reap;        /* the oldest not freed */
 	bool removed;                /* the one before it, and the folder is not synced since */
 	struct segment_making making;
-	int64_t retry_at_ms;
-	int retry_ms;
+	int64_t retry_at_ms;         /* when preparing a file is tried again */
+	int64_t rescue_at_ms;        /* ... and the rescue */
+	int retry_ms, rescue_ms;
+	uint64_t doubtful;           /* epoch in which a sync failed: what is not synced must be written again first */
 	pthread_t thread;
 	bool started;
 };
 
 void *journal_thread_main(void *arg);
+int64_t journal_retry_at(int *wait_ms);       /* doubles the wait, from JOURNAL_RETRY_MIN_MS */
 uint64_t journal_epoch_after(uint64_t epoch); /* larger, and at least the wall clock's seconds */
 /* The highest epoch ever begun, beside the folder: survives the folder's removal together with a clock set back. */
 uint64_t journal_epoch_load(const char *dir);
@@ -109,6 +123,14 @@ struct journal_found {
 };
 enum im_status journal_recover(const struct journal_fs *fs, const char *dir, struct journal_found *out, struct im_err *err);
 void journal_found_finish(struct journal_found *f); /* frees the segments too, unless taken (first = NULL) */
+struct segment *journal_take_spare(struct journal *j, bool same_epoch); /* NULL: none of that kind */
+
 void journal_poison(struct journal *j, const char *what, int e); /* either thread */
+/* The thread: the next segment made is to be the first of a new epoch, if a failure came since. */
+void journal_turn(struct journal *j);
+void journal_rescue(struct journal *j);                          /* the thread: one try */
+/* The broker's thread, poisoned. True: what was accepted is on the disk or confirmed. Else it has been asked for. */
+bool journal_settled(struct journal *j);
+bool journal_reopen(struct journal *j);                          /* ... true: a new epoch is open */
 
 #endif

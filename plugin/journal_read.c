@@ -1,6 +1,7 @@
 /*
- * Reading back and confirming, on the broker's thread. Nothing waits for the disk: what is not in the page
- * cache is asked for (RWF_NOWAIT says so), the thread brings it in, and a later tick finds it there.
+ * Reading back and confirming, on the broker's thread. Nothing waits for the disk: the newest records are in the
+ * tail; what is not in the page cache is asked for (RWF_NOWAIT says so), the thread brings it in, and a later
+ * tick finds it there.
  */
 #include "base/log.h"
 #include "base/record.h"
@@ -33,10 +34,13 @@ static struct segment *seek(const struct journal *j, struct journal_cursor *c)
 	return NULL;
 }
 
-static ssize_t read_some(struct journal *j, struct segment *s, void *data, size_t len, uint64_t at)
+static ssize_t read_some(struct journal *j, struct segment *s, void *data, size_t len, uint64_t offset)
 {
-	ssize_t n;
+	uint64_t at = SEGMENT_PAGE + (offset - s->start);
+	ssize_t n = s->epoch == j->current->epoch ? (ssize_t)tail_read(&j->tail, offset, data, len) : 0;
 
+	if (n > 0)
+		return n;
 	if (!j->no_nowait && j->misses < MISSES_MAX) {
 		do
 			n = j->options.fs->pread_nowait(s->fd, data, len, (off_t)at);
@@ -118,7 +122,7 @@ static enum im_status read_piece(struct journal *j, struct segment *s, struct jo
 
 	if (!im_buf_reserve(out, len))
 		return im_fail(&j->why, IM_BUSY, "out of memory for %zu bytes of the journal", len);
-	n = read_some(j, s, out->data + out->len, len, SEGMENT_PAGE + pos);
+	n = read_some(j, s, out->data + out->len, len, c->offset);
 	if (n == -EAGAIN)
 		return ask_for(j, s, pos);
 	if (n < 0)

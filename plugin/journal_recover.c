@@ -17,47 +17,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/*
- * A position must never be given twice: the message service takes the second message there for a repeat of the
- * first. The files say which epochs there were, and the clock is above them; only if both are gone this is needed.
- */
-static void epoch_path(const char *dir, char out[4096])
-{
-	(void)snprintf(out, 4096, "%s.epoch", dir);
-}
-
-uint64_t journal_epoch_load(const char *dir)
-{
-	char path[4096], text[32] = "";
-	uint64_t epoch = 0;
-	int fd;
-
-	epoch_path(dir, path);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return 0;
-	if (read(fd, text, sizeof(text) - 1) <= 0 || sscanf(text, "%" SCNu64 "\n", &epoch) != 1)
-		epoch = 0;
-	(void)close(fd); /* only read */
-	return epoch;
-}
-
-/* A failure costs only the third line of defence: it is not worth refusing a start. */
-void journal_epoch_keep(const char *dir, uint64_t epoch)
-{
-	char path[4096], text[32];
-	int n = snprintf(text, sizeof(text), "%020" PRIu64 "\n", epoch);
-	int fd;
-
-	epoch_path(dir, path);
-	fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
-	if (fd < 0)
-		return;
-	if (pwrite(fd, text, (size_t)n, 0) == n)
-		(void)fdatasync(fd);
-	(void)close(fd);
-}
-
 static int by_place(const void *a, const void *b)
 {
 	const struct segment_file *x = a, *y = b;
@@ -155,7 +114,6 @@ enum im_status journal_recover(const struct journal_fs *fs, const char *dir, str
 	if (!f.useless)
 		st = im_fail(err, IM_FAILED, "out of memory while opening the journal");
 	for (size_t i = 0; st == IM_OK && i < n; i++) {
-		struct segment_before before = {0, 0};
 		struct segment *s = NULL;
 
 		IM_KILLPOINT("journal.in_recovery");
@@ -164,7 +122,7 @@ enum im_status journal_recover(const struct journal_fs *fs, const char *dir, str
 			useless(&f, files[i]);
 			continue;
 		}
-		st = segment_open(fs, dir, files[i].epoch, files[i].index, &s, &before, &torn, err);
+		st = segment_open(fs, dir, files[i].epoch, files[i].index, &s, &torn, err);
 		if (st == IM_NOT_FOUND) { /* prepared and never used, or the header was lost */
 			st = IM_OK;
 			closed_epoch = files[i].epoch;
@@ -181,7 +139,7 @@ enum im_status journal_recover(const struct journal_fs *fs, const char *dir, str
 			segment_free(s);
 			continue;
 		}
-		cut(&f, &before);
+		cut(&f, &s->before);
 		f.holes += torn;
 		add(&f, s);
 	}

@@ -112,7 +112,7 @@ bool segment_parse_name(const char *name, uint64_t *epoch, uint32_t *index)
 	return sscanf(name, "%20" SCNu64 "-%10" SCNu32 ".seg%n", epoch, index, &end) == 2 && end > 0 && name[end] == '\0';
 }
 
-static int write_header(const struct journal_fs *fs, const struct segment *s, int state, const struct segment_before *before)
+static int write_header(const struct journal_fs *fs, const struct segment *s, int state)
 {
 	uint8_t page[HEADER] = {0};
 
@@ -121,10 +121,33 @@ static int write_header(const struct journal_fs *fs, const struct segment *s, in
 	put_u64(page + AT_INDEX, s->index);
 	put_u64(page + AT_STATE, (uint64_t)state);
 	put_u64(page + AT_START, s->start);
-	put_u64(page + AT_BEFORE, before ? before->epoch : 0);
-	put_u64(page + AT_BEFORE_END, before ? before->end : 0);
+	put_u64(page + AT_BEFORE, s->before.epoch);
+	put_u64(page + AT_BEFORE_END, s->before.end);
 	put_u64(page + AT_CRC, crc32(0L, page, AT_CRC));
 	return segment_write(fs, s->fd, page, sizeof(page), 0);
+}
+
+int segment_write_header(const struct journal_fs *fs, const struct segment *s)
+{
+	return write_header(fs, s, s->reused ? STATE_REUSED : STATE_USED);
+}
+
+int segment_rewrite(const struct journal_fs *fs, const struct segment *s)
+{
+	char piece[64u << 10];
+	uint64_t size = SEGMENT_PAGE + (s->end - s->start);
+	ssize_t n;
+	int e;
+
+	for (uint64_t at = 0; at < size; at += (uint64_t)n) {
+		n = segment_read(fs, s->fd, piece, size - at < sizeof(piece) ? (size_t)(size - at) : sizeof(piece), at);
+		if (n <= 0)
+			return n < 0 ? (int)-n : EIO;
+		e = segment_write(fs, s->fd, piece, (size_t)n, at);
+		if (e != 0)
+			return e;
+	}
+	return segment_sync(fs, s->fd);
 }
 
 int segment_sync_dir(const struct journal_fs *fs, const char *dir)
@@ -210,7 +233,7 @@ enum im_status segment_make_step(const struct journal_fs *fs, const char *dir, s
 
 	e = segment_write(fs, m->s->fd, zeros, n, m->zeroed);
 	if (e == 0 && m->zeroed + n == size)
-		e = write_header(fs, m->s, STATE_PREPARED, NULL);
+		e = write_header(fs, m->s, STATE_PREPARED);
 	if (e == 0)
 		e = segment_sync(fs, m->s->fd);
 	if (e == 0 && m->zeroed + n == size)
@@ -243,9 +266,10 @@ enum im_status segment_reuse(const struct journal_fs *fs, const char *dir, struc
 	s->epoch = epoch;
 	s->index = index;
 	s->start = s->end = s->confirmed = 0;
+	s->before = (struct segment_before){0, 0};
 	s->gone = false;
 	s->reused = true;
-	if (write_header(fs, s, STATE_PREPARED, NULL) != 0 || segment_sync(fs, s->fd) != 0)
+	if (write_header(fs, s, STATE_PREPARED) != 0 || segment_sync(fs, s->fd) != 0)
 		return IM_FAILED;
 	return IM_OK;
 }
@@ -253,11 +277,13 @@ enum im_status segment_reuse(const struct journal_fs *fs, const char *dir, struc
 int segment_activate(const struct journal_fs *fs, struct segment *s, uint64_t start, const struct segment_before *before)
 {
 	s->start = s->end = s->confirmed = start;
-	return write_header(fs, s, s->reused ? STATE_REUSED : STATE_USED, before);
+	if (before)
+		s->before = *before;
+	return segment_write_header(fs, s);
 }
 
-/* Fills s->start from the header. False: not in use, or not valid. */
-static bool read_header(const uint8_t *page, struct segment *s, struct segment_before *before)
+/* Fills s->start and s->before from the header. False: not in use, or not valid. */
+static bool read_header(const uint8_t *page, struct segment *s)
 {
 	if (memcmp(page, magic, sizeof(magic)) != 0 || get_u64(page + AT_CRC) != crc32(0L, page, AT_CRC))
 		return false;
@@ -267,8 +293,7 @@ static bool read_header(const uint8_t *page, struct segment *s, struct segment_b
 		return false;
 	s->reused = get_u64(page + AT_STATE) == STATE_REUSED;
 	s->start = get_u64(page + AT_START);
-	before->epoch = get_u64(page + AT_BEFORE);
-	before->end = get_u64(page + AT_BEFORE_END);
+	s->before = (struct segment_before){get_u64(page + AT_BEFORE), get_u64(page + AT_BEFORE_END)};
 	return true;
 }
 
@@ -318,7 +343,7 @@ static enum im_status scan(const struct journal_fs *fs, struct segment *s, bool 
 }
 
 enum im_status segment_open(const struct journal_fs *fs, const char *dir, uint64_t epoch, uint32_t index, struct segment **out,
-			    struct segment_before *before, bool *torn, struct im_err *err)
+			    bool *torn, struct im_err *err)
 {
 	struct segment *s = calloc(1, sizeof(*s));
 	uint8_t page[HEADER];
@@ -345,7 +370,7 @@ enum im_status segment_open(const struct journal_fs *fs, const char *dir, uint64
 		goto failed;
 	}
 	st = IM_NOT_FOUND;
-	if ((size_t)n < sizeof(page) || !read_header(page, s, before))
+	if ((size_t)n < sizeof(page) || !read_header(page, s))
 		goto failed;
 	s->cap = sb.st_size > SEGMENT_PAGE ? (uint64_t)sb.st_size - SEGMENT_PAGE : 0;
 	st = scan(fs, s, torn, err);

@@ -30,6 +30,12 @@ struct journal_fs {
 };
 extern const struct journal_fs journal_fs_real;
 
+/* Where an epoch ended by failure says so: in the header of the first segment of the one after it. */
+struct segment_before {
+	uint64_t epoch; /* 0 = nothing known */
+	uint64_t end;
+};
+
 struct segment {
 	struct segment *next; /* younger */
 	uint64_t epoch;
@@ -39,15 +45,10 @@ struct segment {
 	uint64_t confirmed;   /* ... all below is durable elsewhere; start..end; broker's thread */
 	uint64_t cap;         /* bytes for records */
 	int fd;
+	struct segment_before before;
 	bool suspect;         /* a write or sync of this epoch failed: what was not synced may vanish from the cache */
 	bool reused;          /* records of its life before are behind the end; their checksums name another place */
 	bool gone;            /* confirmed as a whole, not in use: the thread may delete it; under the lock */
-};
-
-/* Where an epoch ended by failure says so: in the header of the first segment of the one after it. */
-struct segment_before {
-	uint64_t epoch; /* 0 = nothing known */
-	uint64_t end;
 };
 
 /* A file being filled with zeros, a piece at a time, so that syncs of others can go between. */
@@ -76,7 +77,11 @@ enum im_status segment_reuse(const struct journal_fs *fs, const char *dir, struc
 int segment_activate(const struct journal_fs *fs, struct segment *s, uint64_t start, const struct segment_before *before);
 /* IM_NOT_FOUND: prepared only, or no valid header. Scans for the longest valid prefix; *torn: something is behind it. */
 enum im_status segment_open(const struct journal_fs *fs, const char *dir, uint64_t epoch, uint32_t index, struct segment **out,
-			    struct segment_before *before, bool *torn, struct im_err *err);
+			    bool *torn, struct im_err *err);
+/* The header of one in use once more; not synced. */
+int segment_write_header(const struct journal_fs *fs, const struct segment *s);
+/* Header and records once more, out of the page cache as far as the kernel still has them, and a sync. 0 or an errno. */
+int segment_rewrite(const struct journal_fs *fs, const struct segment *s);
 void segment_free(struct segment *s);                                                       /* closes; NULL is fine */
 void segment_remove(const struct journal_fs *fs, const char *dir, struct segment *s);       /* deletes and frees */
 

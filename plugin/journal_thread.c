@@ -1,12 +1,8 @@
 /*
  * The journal's thread: everything that may take time. One turn of its loop does the most urgent thing:
- * sync what is due, bring in what a reader misses, delete what is confirmed, make the next segment (a
- * piece at a time, so that a sync never waits long). With nothing to do it sleeps without a deadline.
- *
- * A failed sync is never repeated: the kernel may have marked the pages clean, and the next call would
- * report a success that is none. The epoch is poisoned instead. What it had accepted is still in the page
- * cache as long as the kernel does not need the room, and the link goes on delivering it from there;
- * only a power cut or an eviction before the message service has it can lose it.
+ * sync what is due, rescue what a failed epoch had accepted (journal_epoch.c), bring in what a reader misses,
+ * delete what is confirmed, make the next segment (a piece at a time, so that a sync never waits long). With
+ * nothing to do it sleeps without a deadline.
  */
 #include "journal_internal.h"
 
@@ -16,39 +12,33 @@
 #include <string.h>
 #include <time.h>
 
-void journal_poison(struct journal *j, const char *what, int e)
-{
-	(void)pthread_mutex_lock(&j->lock);
-	if (atomic_load(&j->state) == JOURNAL_OPEN) {
-		(void)im_fail(&j->failed, IM_FAILED, "%s in %.150s failed: %s; opening a new epoch", what, j->dir, strerror(e));
-		j->news = true;
-		j->turn = true;
-		atomic_store(&j->state, JOURNAL_POISONED);
-		(void)pthread_cond_signal(&j->wake);
-	}
-	(void)pthread_mutex_unlock(&j->lock);
-}
-
-/* From sync_from up to what was the last segment when it began. Without the lock during the calls. */
+/*
+ * From sync_from up to what was the last segment when it began. Without the lock during the calls. What it covers
+ * is noted first and the last segment looked up after that: else what went into a newer one meanwhile would count as synced.
+ */
 static void sync_due(struct journal *j)
 {
 	struct segment *s, *last;
+	uint64_t written;
 	int e = 0;
 
+	atomic_store(&j->syncing_us, atomic_load(&j->unsynced_us));
+	atomic_store(&j->unsynced_us, 0);
+	written = atomic_load(&j->written);
 	(void)pthread_mutex_lock(&j->lock);
 	s = j->sync_from;
 	last = j->last;
 	(void)pthread_mutex_unlock(&j->lock);
-	atomic_store(&j->syncing_us, atomic_load(&j->unsynced_us));
-	atomic_store(&j->unsynced_us, 0);
 	for (; e == 0; s = s->next) {
 		e = segment_sync(j->options.fs, s->fd);
 		if (s == last)
 			break;
 	}
 	if (e != 0) {
+		j->doubtful = last->epoch;
 		journal_poison(j, "sync", e);
 	} else {
+		atomic_store(&j->synced, written);
 		(void)pthread_mutex_lock(&j->lock);
 		j->sync_from = last;
 		j->reapable = j->reap->gone; /* one that had to wait for this */
@@ -148,45 +138,21 @@ static void reap(struct journal *j)
 	}
 }
 
+int64_t journal_retry_at(int *wait_ms)
+{
+	*wait_ms = *wait_ms == 0 ? JOURNAL_RETRY_MIN_MS : *wait_ms * 2;
+	if (*wait_ms > JOURNAL_RETRY_MAX_MS)
+		*wait_ms = JOURNAL_RETRY_MAX_MS;
+	return im_clock_mono_ms() + *wait_ms;
+}
+
 static void make_failed(struct journal *j, const struct im_err *err)
 {
-	j->retry_ms = j->retry_ms == 0 ? JOURNAL_RETRY_MIN_MS : j->retry_ms * 2;
-	if (j->retry_ms > JOURNAL_RETRY_MAX_MS)
-		j->retry_ms = JOURNAL_RETRY_MAX_MS;
-	j->retry_at_ms = im_clock_mono_ms() + j->retry_ms;
+	j->retry_at_ms = journal_retry_at(&j->retry_ms);
 	(void)pthread_mutex_lock(&j->lock);
 	j->news = j->news || strcmp(j->failed.text, err->text) != 0;
 	j->failed = *err;
 	(void)pthread_mutex_unlock(&j->lock);
-}
-
-uint64_t journal_epoch_after(uint64_t epoch)
-{
-	uint64_t now = (uint64_t)(im_clock_wall_ms() / 1000);
-
-	return epoch + 1 > now ? epoch + 1 : now;
-}
-
-/* After a failure what was prepared or is being made for the old epoch is of no use. */
-static void turn_to_next_epoch(struct journal *j)
-{
-	struct segment *useless = NULL;
-	uint64_t epoch = 0;
-
-	(void)pthread_mutex_lock(&j->lock);
-	if (j->turn) {
-		j->turn = false;
-		useless = j->spare;
-		j->spare = NULL;
-		j->spare_epoch = epoch = journal_epoch_after(j->spare_epoch);
-		j->spare_index = 0;
-		j->retry_at_ms = 0;
-	}
-	(void)pthread_mutex_unlock(&j->lock);
-	if (epoch)
-		journal_epoch_keep(j->dir, epoch);
-	if (useless)
-		segment_remove(j->options.fs, j->dir, useless);
 }
 
 static void make_piece(struct journal *j, uint64_t epoch, uint32_t index)
@@ -210,7 +176,7 @@ static void make_piece(struct journal *j, uint64_t epoch, uint32_t index)
 
 /* What there is to do, seen under the lock. */
 struct work {
-	bool stop, reap, make;
+	bool stop, reap, make, rescue;
 	struct segment *fetch;
 	uint64_t fetch_at, epoch;
 	uint32_t index;
@@ -229,6 +195,7 @@ static struct work look(struct journal *j)
 	w.stop = j->stop;
 	w.reap = j->reapable;
 	w.make = !j->spare;
+	w.rescue = j->rescue == RESCUE_WANTED;
 	w.epoch = j->spare_epoch;
 	w.index = j->spare_index;
 	w.fetch = j->fetch;
@@ -256,7 +223,7 @@ static void sleep_until(struct journal *j, int64_t at_us)
 
 		if (!pending && open && atomic_load(&j->unsynced_us) != 0)
 			break;
-		if (!j->spare && j->retry_at_ms == 0)
+		if ((!j->spare && j->retry_at_ms == 0) || (j->rescue == RESCUE_WANTED && j->rescue_at_ms == 0))
 			break;
 		if (at_us == 0)
 			(void)pthread_cond_wait(&j->wake, &j->lock);
@@ -268,15 +235,17 @@ static void sleep_until(struct journal *j, int64_t at_us)
 }
 
 /* When the next thing is due; 0 = never by itself. */
-static int64_t due_us(const struct journal *j, bool make)
+static int64_t due_us(const struct journal *j, const struct work *w)
 {
 	int64_t unsynced = atomic_load(&j->unsynced_us);
 	int64_t due = 0;
 
 	if (unsynced != 0 && atomic_load(&j->state) == JOURNAL_OPEN) /* a poisoned epoch is not synced again */
 		due = unsynced + JOURNAL_SYNC_MS * 1000;
-	if (make && (due == 0 || j->retry_at_ms * 1000 < due))
+	if (w->make && (due == 0 || j->retry_at_ms * 1000 < due))
 		due = j->retry_at_ms * 1000;
+	if (w->rescue && (due == 0 || j->rescue_at_ms * 1000 < due))
+		due = j->rescue_at_ms * 1000;
 	return due;
 }
 
@@ -288,12 +257,17 @@ void *journal_thread_main(void *arg)
 		struct work w;
 		int64_t now, due;
 
-		turn_to_next_epoch(j);
+		journal_turn(j);
 		w = look(j);
 		now = im_clock_mono_us();
 		due = atomic_load(&j->unsynced_us);
 		if (due != 0 && atomic_load(&j->state) == JOURNAL_OPEN && (w.stop || now >= due + JOURNAL_SYNC_MS * 1000))
 			sync_due(j);
+		if (w.rescue && (w.stop || now >= j->rescue_at_ms * 1000)) {
+			journal_rescue(j);
+			if (!w.stop)
+				continue;
+		}
 		if (w.stop)
 			return NULL;
 		if (w.fetch)
@@ -303,6 +277,6 @@ void *journal_thread_main(void *arg)
 		if (w.make && now >= j->retry_at_ms * 1000)
 			make_piece(j, w.epoch, w.index);
 		else if (!w.fetch)
-			sleep_until(j, due_us(j, w.make));
+			sleep_until(j, due_us(j, &w));
 	}
 }

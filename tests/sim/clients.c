@@ -282,10 +282,13 @@ void clients_all_gone(uint64_t epoch)
 	}
 }
 
-void clients_lost_power(void)
+void clients_lost(uint64_t from, uint64_t up_to)
 {
-	for (unsigned i = 0; i < sim_n_sends; i++)
-		sim_sends[i].may_be_lost |= sim_sends[i].stored < 0;
+	for (unsigned i = 0; i < sim_n_sends; i++) {
+		struct sim_send *s = &sim_sends[i];
+
+		s->may_be_lost |= s->stored < 0 && (s->accepted_in >= from || s->accepted_in <= up_to);
+	}
 }
 
 void clients_return(unsigned percent)
@@ -344,7 +347,8 @@ static void publish(int at)
 	r.body.len = strlen(body);
 	if (accept(&r, &died, &failed_in)) {
 		COUNT(accepted);
-		send->accepted++;
+		if (send->accepted++ == 0)
+			send->accepted_in = plugin_epoch();
 		sim_trace("%s sends %s to %s, id \"%s\"", dev->client_id, body, sim_conv_names[send->conv], send->id);
 	} else {
 		send->maybe |= died;

@@ -32,6 +32,7 @@ struct sim_send {
 	int device, conv;
 	char id[12];
 	unsigned accepted;        /* how often with a PUBACK */
+	uint64_t accepted_in;     /* epoch of the first of them */
 	bool maybe;               /* the machine went while it was written, or before the disk that failed had a new epoch */
 	uint64_t failed_in;       /* epoch in which the disk failed it; 0 = none */
 	bool may_be_lost;         /* power or the store's newer part was lost after its PUBACK */

@@ -3,7 +3,8 @@
  *
  * Each file has what the page cache has and what the disk has. A process that dies loses nothing of the cache; a
  * power cut keeps what was synced and of the writes since then any: all, none, or a front part of any number of
- * bytes. When the machine goes in the middle of something, calls go on answering "done" to a process that no
+ * bytes. A sync that fails gets any of them to the disk too, and after it the rest is nobody's any more: the next sync
+ * leaves it out, and the cache keeps it or not. When the machine goes in the middle of something, calls go on answering "done" to a process that no
  * longer counts, and change nothing.
  */
 #include "disk.h"
@@ -30,6 +31,7 @@ struct file {
 	size_t len, disk_len, cap;
 	struct extent writes[WRITES]; /* since the last sync */
 	unsigned n_writes;
+	bool damaged;        /* a sync failed once */
 	unsigned opened;
 };
 
@@ -41,7 +43,7 @@ static struct {
 static struct file folder;
 static size_t listed;
 
-static bool dead, lost;
+static bool dead, lost, forgot;
 static unsigned dies_in; /* operations; 0 = not planned */
 static unsigned fails;   /* percent */
 
@@ -191,12 +193,60 @@ static bool reserve(struct file *f, size_t len)
 	return f->cache && f->disk;
 }
 
-static void sync_file(struct file *f)
+/* Of the writes since the last sync, in their order: the front part of each, as long as the function says. */
+static bool to_disk(struct file *f, size_t (*part)(size_t len))
 {
-	if (f->len)
-		memcpy(f->disk, f->cache, f->len);
-	f->disk_len = f->len;
+	bool all = true;
+
+	for (unsigned i = 0; i < f->n_writes; i++) {
+		struct extent w = f->writes[i];
+		size_t keep = part(w.len);
+
+		all = all && keep == w.len;
+		if (!keep)
+			continue;
+		if (w.at > f->disk_len)
+			memset(f->disk + f->disk_len, 0, w.at - f->disk_len);
+		memcpy(f->disk + w.at, f->cache + w.at, keep);
+		if (w.at + keep > f->disk_len)
+			f->disk_len = w.at + keep;
+	}
 	f->n_writes = 0;
+	return all;
+}
+
+static size_t none(size_t len)
+{
+	(void)len;
+	return 0;
+}
+
+static size_t whole(size_t len)
+{
+	return len;
+}
+
+static size_t any(size_t len)
+{
+	return sim_random((unsigned)len + 1);
+}
+
+/* Kernels differ: most keep what they could not write for clean, some drop it. */
+static void sync_failed(struct file *f)
+{
+	struct extent gone[WRITES];
+	unsigned n = f->n_writes;
+
+	memcpy(gone, f->writes, n * sizeof(*gone));
+	(void)to_disk(f, sim_chance(50) ? none : any);
+	f->damaged = true;
+	if (!strstr(f->name, ".seg") || !sim_chance(30))
+		return;
+	forgot = true;
+	COUNT(forgotten_writes);
+	for (unsigned i = 0; i < n; i++)
+		for (size_t at = gone[i].at; at < gone[i].at + gone[i].len; at++)
+			f->cache[at] = at < f->disk_len ? f->disk[at] : 0;
 }
 
 ssize_t sim_pwrite(int fd, const void *data, size_t len, off_t at)
@@ -207,7 +257,7 @@ ssize_t sim_pwrite(int fd, const void *data, size_t len, off_t at)
 	give_way();
 	if (!alive())
 		return (ssize_t)len;
-	if (fails_now()) {
+	if (strstr(f->name, ".seg") && fails_now()) { /* the number of the epoch is in a page that is there */
 		if (sim_chance(50))
 			return -1;
 		len = sim_random((unsigned)len); /* half of it is there, and the rest fails */
@@ -235,9 +285,11 @@ int sim_fdatasync(int fd)
 	give_way();
 	if (!alive())
 		return 0;
-	if (fails_now())
+	if (fails_now()) {
+		sync_failed(f);
 		return -1;
-	sync_file(f);
+	}
+	(void)to_disk(f, whole);
 	return 0;
 }
 
@@ -374,33 +426,24 @@ bool disk_lost_accepted(void)
 	return lost;
 }
 
-/* The writes since the last sync, in their order: each is there, not there, or its front part is. */
+bool disk_forgot(void)
+{
+	return forgot;
+}
+
+/* Each write since the last sync is there, not there, or its front part is. */
 static void cut_power_file(struct file *f)
 {
 	unsigned way = sim_random(4);
+	bool all = to_disk(f, way == 0 ? none : way == 1 ? whole : any);
 
-	for (unsigned i = 0; i < f->n_writes; i++) {
-		struct extent w = f->writes[i];
-		size_t keep = way == 0 ? 0 : way == 1 ? w.len : sim_random((unsigned)w.len + 1);
-
-		if (keep < w.len) {
-			lost = true;
-			sim_trace("  %s: of %zu bytes at %zu are there %zu", f->name, w.len, w.at, keep);
-			if (keep)
-				COUNT(torn_tails);
-		}
-		if (!keep)
-			continue;
-		if (w.at > f->disk_len)
-			memset(f->disk + f->disk_len, 0, w.at - f->disk_len);
-		memcpy(f->disk + w.at, f->cache + w.at, keep);
-		if (w.at + keep > f->disk_len)
-			f->disk_len = w.at + keep;
-	}
+	if (!all && way > 1)
+		COUNT(torn_tails);
+	lost = lost || !all || f->damaged;
+	f->damaged = false;
 	if (f->disk_len)
 		memcpy(f->cache, f->disk, f->disk_len);
 	f->len = f->disk_len;
-	f->n_writes = 0;
 }
 
 /* What changed in the folder and was not synced: each is as it is, or as it was. */
@@ -419,8 +462,7 @@ static void cut_power_name(struct file *f)
 
 void disk_revive(bool power)
 {
-	lost = false;
-	dead = false;
+	lost = forgot = dead = false;
 	dies_in = 0;
 	for (size_t i = 0; power && i < FILES; i++) {
 		struct file *f = &files[i];
@@ -434,7 +476,7 @@ void disk_revive(bool power)
 
 void disk_begin(void)
 {
-	dead = lost = false;
+	dead = lost = forgot = false;
 	dies_in = fails = 0;
 }
 

@@ -23,6 +23,7 @@ static struct roster *snapshot;
 static bool up, ended_service;
 static uint64_t handles;
 static uint64_t lived_in;       /* the journal's epoch when the disk was last seen alive: what opens later opens nowhere */
+static uint64_t in_doubt; /* the newest epoch that a failing disk did not take again at a start */
 static struct session sessions[SIM_DEVICES];
 static const char *filters[SIM_DEVICES][4];
 static uint64_t over[OVER];     /* `closed` comes a moment after the connection that took the client id over */
@@ -252,7 +253,7 @@ bool plugin_roster_has(const char *group, const char *user)
 void plugin_begin(void)
 {
 	roster = roster_create();
-	handles = 0;
+	handles = in_doubt = 0;
 	up = false;
 	disk_begin();
 }
@@ -285,6 +286,11 @@ void plugin_start(void)
 		sim_fail("the plugin's link does not start: %s", err.text);
 	COUNT(journal_epochs);
 	lived_in = journal_epoch(journal);
+	for (const struct segment *s = journal->first; s != journal->current; s = s->next)
+		if (s->suspect)
+			in_doubt = s->epoch;
+	if (disk_forgot())
+		clients_lost(UINT64_MAX, in_doubt); /* nobody has it in memory yet when a start finds the disk failing */
 	memset(sessions, 0, sizeof(sessions));
 	n_over = 0;
 	ended_service = false;
@@ -296,8 +302,20 @@ bool plugin_is_up(void)
 	return up;
 }
 
+/*
+ * What was accepted in an epoch before the current one is on the disk, however often it failed since: that is what a
+ * new epoch says. A kernel that drops what it could not write takes it from a process that is killed then.
+ */
+static void lose(bool power, uint64_t epoch, bool forgot)
+{
+	if (!disk_sync_all && ((power && disk_lost_accepted()) || forgot))
+		clients_lost(epoch, in_doubt);
+}
+
 void plugin_kill(bool power)
 {
+	bool forgot = disk_forgot();
+
 	if (!up)
 		return;
 	if (power)
@@ -311,8 +329,7 @@ void plugin_kill(bool power)
 	plugin_link_destroy(bus_end);
 	journal_close(journal);
 	disk_revive(power);
-	if (power && !disk_sync_all && disk_lost_accepted())
-		clients_lost_power();
+	lose(power, lived_in, forgot);
 }
 
 static void note_epoch(void)
@@ -324,14 +341,23 @@ static void note_epoch(void)
 void plugin_turn(void)
 {
 	uint64_t epoch = journal_epoch(journal);
+	bool rescued = journal->rescue == RESCUE_DONE;
 
 	if (n_over && sim_chance(50))
 		tell_over(sim_random(n_over));
 	journal_tick(journal);
 	plugin_link_tick(bus_end);
-	if (journal_epoch(journal) != epoch)
-		COUNT(journal_epochs);
 	note_epoch();
+	if (journal_epoch(journal) == epoch)
+		return;
+	COUNT(journal_epochs);
+	if (rescued)
+		COUNT(rescues);
+}
+
+uint64_t plugin_epoch(void)
+{
+	return journal_epoch(journal);
 }
 
 void plugin_thread(void)

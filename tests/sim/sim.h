@@ -32,7 +32,7 @@ _Noreturn void sim_fail(const char *fmt, ...) __attribute__((format(printf, 1, 2
 	X(leaves) X(catchups) X(pages) X(waits_for_room) X(service_crashes) X(service_stops) X(appends_lost)    \
 	X(appends_kept) X(service_restarts_itself) X(bus_falls) X(seqgen_crashes) X(seqgen_saves_failed)    \
 	X(lease_messages_lost) X(leases) X(lease_renewals) X(ghost_owners) X(fenced) X(redecided) X(store_failures) X(reads_failed) X(store_rolled_back) X(seqgen_rolled_back) X(broker_kills)    \
-	X(power_cuts) X(torn_tails) X(journal_epochs) X(journal_segments) X(segments_reused) X(disk_errors) X(clock_jumps) X(settled) X(days)
+	X(power_cuts) X(torn_tails) X(forgotten_writes) X(rescues) X(journal_epochs) X(journal_segments) X(segments_reused) X(disk_errors) X(clock_jumps) X(settled) X(days)
 
 enum sim_count {
 #define X(name) COUNT_##name,
@@ -115,6 +115,7 @@ void plugin_service(bool up);
 void plugin_hear(void);               /* one frame of the service */
 bool plugin_ended_service(void);      /* it has ended the service's connection; asked once */
 bool plugin_accept(const void *record, size_t len, bool *died, uint64_t *failed_in); /* true: PUBACK */
+uint64_t plugin_epoch(void);          /* of its journal */
 void plugin_control(const char *json);
 uint64_t plugin_connect(unsigned device, const char *user, const char *client_id, unsigned keepalive_s);
 void plugin_subscribe(unsigned device, const char *const *filters, unsigned n);
@@ -135,6 +136,7 @@ void disk_fail(unsigned percent);     /* writes and syncs */
 void disk_heal(void);
 void thread_run(void);
 bool disk_lost_accepted(void);        /* the last power cut took bytes that were not synced */
+bool disk_forgot(void);               /* since the process began the cache has lost what a failed sync left */
 
 /* ---- clients and rules (clients.c, check.c) */
 #define SIM_DEVICES 7u
@@ -154,7 +156,8 @@ void clients_read(void);
 void clients_read_all(void);
 void clients_member(void);
 void clients_all_gone(uint64_t epoch); /* the broker died, in this epoch of the journal */
-void clients_lost_power(void);        /* durability `process`: what was not synced may be gone */
+/* Durability `process`: what was accepted in this epoch of the journal may be gone, and what was up to that one. */
+void clients_lost(uint64_t from, uint64_t up_to);
 void clients_return(unsigned percent); /* so many of them come, with a full inbox */
 bool clients_quiet(void);
 void client_packet(const char *client_id, const char *topic, const void *payload, size_t len);

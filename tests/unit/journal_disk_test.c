@@ -1,0 +1,326 @@
+/* plugin/journal_epoch.c and what leads there: a disk that fails, is full or slow. What was accepted stays, what was refused does not. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "journal_world.h"
+
+#include "base/clock.h"
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static void failed_write_refuses_until_a_new_epoch_is_open(void **state)
+{
+	struct journal_world *w = *state;
+	uint64_t before = journal_epoch(w->j);
+
+	for (unsigned n = 0; n < 10; n++)
+		must_append(w, n);
+	fault.pwrite_error = EIO;
+	assert_int_equal(append(w, 10), IM_FAILED);
+	assert_int_equal(append(w, 10), IM_FAILED);
+	assert_true(strlen(journal_why(w->j)) > 0);
+	fault.pwrite_error = 0;
+	journal_world_next_epoch(w, before);
+	for (unsigned n = 10; n < 20; n++)
+		must_append(w, n);
+	assert_int_equal(read_all(w, 0), 20);
+	journal_world_reopen(w);
+	assert_int_equal(read_all(w, 0), 20);
+}
+
+static void failed_sync_refuses_and_keeps_what_was_accepted(void **state)
+{
+	struct journal_world *w = *state;
+	uint64_t before = journal_epoch(w->j);
+	int64_t until = im_clock_mono_ms() + DEADLINE_MS;
+	unsigned n = 0;
+
+	fault.sync_error = EIO;
+	while (append(w, n) == IM_OK && im_clock_mono_ms() < until) {
+		n++;
+		(void)usleep(1000);
+	}
+	assert_true(n > 0 && im_clock_mono_ms() < until);
+	assert_int_equal(read_all(w, 0), n);
+	fault.sync_error = 0;
+	journal_world_next_epoch(w, before);
+	must_append(w, n);
+	assert_int_equal(read_all(w, 0), n + 1);
+	journal_world_reopen(w);
+	assert_int_equal(read_all(w, 0), n + 1);
+}
+
+static void refused_record_on_disk_is_not_found_later(void **state)
+{
+	struct journal_world *w = *state;
+	uint64_t before;
+
+	w->options.durability = IM_DURABILITY_DISK;
+	journal_world_reopen(w);
+	before = journal_epoch(w->j);
+	must_append(w, 0);
+	fault.sync_error = EIO; /* written, and then the sync fails: refused */
+	assert_int_equal(append(w, 1), IM_FAILED);
+	fault.sync_error = 0;
+	journal_world_next_epoch(w, before);
+	must_append(w, 1);
+	assert_int_equal(read_all(w, 0), 2);
+	journal_world_reopen(w);
+	assert_int_equal(read_all(w, 0), 2);
+}
+
+static void disk_durability_syncs_each_record(void **state)
+{
+	struct journal_world *w = *state;
+	int syncs;
+
+	w->options.durability = IM_DURABILITY_DISK;
+	journal_world_reopen(w);
+	must_append(w, 0);
+	syncs = fault.syncs;
+	for (unsigned n = 1; n <= 5; n++)
+		must_append(w, n);
+	assert_true(fault.syncs >= syncs + 5);
+}
+
+static void full_disk_is_explained_and_left_without_help(void **state)
+{
+	struct journal_world *w = *state;
+	unsigned n = 0;
+	enum im_status st;
+
+	must_append(w, n++);
+	fault.zero_error = ENOSPC;
+	while ((st = append(w, n)) == IM_OK)
+		n++;
+	assert_int_equal(st, IM_BUSY);
+	for (int64_t until = im_clock_mono_ms() + DEADLINE_MS; !strstr(journal_why(w->j), "No space") && im_clock_mono_ms() < until;) {
+		(void)usleep(1000);
+		(void)append(w, n);
+	}
+	assert_non_null(strstr(journal_why(w->j), "No space"));
+	assert_int_equal(read_all(w, 0), n);
+	fault.zero_error = 0;
+	must_append(w, n);
+	assert_int_equal(read_all(w, 0), n + 1);
+}
+
+static void disk_that_does_not_sync_for_a_second_refuses(void **state)
+{
+	struct journal_world *w = *state;
+	int64_t until = im_clock_mono_ms() + DEADLINE_MS;
+	unsigned n = 0;
+
+	w->options.segment_cap = 256 << 10; /* nothing else stands in the way */
+	journal_world_reopen(w);
+	fault.sync_ms = 2500;
+	while (append(w, n) == IM_OK && im_clock_mono_ms() < until) {
+		n++;
+		(void)usleep(20000);
+	}
+	assert_non_null(strstr(journal_why(w->j), "synced"));
+	fault.sync_ms = 0;
+	must_append(w, n);
+	assert_int_equal(read_all(w, 0), n + 1);
+}
+
+static void short_and_interrupted_writes_are_completed(void **state)
+{
+	struct journal_world *w = *state;
+
+	fault.short_writes = 13;
+	fault.interrupts = 5;
+	for (unsigned n = 0; n < 20; n++)
+		must_append(w, n);
+	assert_int_equal(read_all(w, 0), 20);
+}
+
+static void file_size_limit_is_a_refusal_and_no_death(void **state)
+{
+	struct journal_world *w = *state;
+	pid_t child;
+	int status;
+
+	journal_close(w->j);
+	w->j = NULL;
+	child = fork();
+	if (child == 0) {
+		const struct rlimit limit = {SEGMENT / 2, SEGMENT / 2}; /* below what a segment takes */
+		struct journal_world g = *w;
+		struct im_err err;
+
+		if (journal_open_with(&g.options, &g.j, &err) != IM_OK || setrlimit(RLIMIT_FSIZE, &limit) != 0)
+			_exit(4);
+		for (unsigned n = 0; n < 100; n++)
+			if (append(&g, n) == IM_FAILED)
+				_exit(0); /* refused, and alive */
+		_exit(5);
+	}
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+/* ---- what was acknowledged before the failure (journal_epoch.c) */
+
+/* As many as go in before the journal notices. Durability `process`: all were acknowledged. */
+static unsigned append_until_refused(struct journal_world *w, unsigned n)
+{
+	int64_t until = im_clock_mono_ms() + DEADLINE_MS;
+	enum im_status st;
+
+	while ((st = append(w, n)) != IM_FAILED && im_clock_mono_ms() < until) {
+		n += st == IM_OK;
+		if (st != IM_OK || n % 50 == 0)
+			(void)usleep(1000);
+	}
+	assert_int_equal(st, IM_FAILED);
+	return n;
+}
+
+static void await_spare(struct journal_world *w)
+{
+	int64_t until = im_clock_mono_ms() + DEADLINE_MS;
+	bool there = false;
+
+	while (!there && im_clock_mono_ms() < until) {
+		(void)pthread_mutex_lock(&w->j->lock);
+		there = w->j->spare != NULL;
+		(void)pthread_mutex_unlock(&w->j->lock);
+		(void)usleep(200);
+	}
+	assert_true(there);
+}
+
+static void what_a_failed_sync_left_is_on_the_disk_when_the_next_epoch_opens(void **state)
+{
+	struct journal_world *w = *state;
+
+	for (int forgets = 0; forgets < 2; forgets++) {
+		uint64_t before = journal_epoch(w->j);
+		unsigned n;
+
+		for (n = 0; n < 30; n++)
+			must_append(w, n);
+		await_spare(w);
+		fault.forgets = forgets;
+		fault.sync_ms = 100; /* so that the tail goes over a segment's border */
+		fault.sync_error = EIO;
+		n = append_until_refused(w, n);
+		assert_true(w->j->current->index > 0);
+		fault.sync_ms = fault.sync_error = 0;
+		journal_world_next_epoch(w, before);
+		assert_int_equal(read_all(w, 0), n);
+		journal_world_cut_power(w);
+		assert_int_equal(read_all(w, 0), n);
+		journal_confirm(w->j, before, UINT64_MAX);
+	}
+}
+
+static void the_header_of_a_segment_just_begun_is_too(void **state)
+{
+	struct journal_world *w = *state;
+	uint64_t before = journal_epoch(w->j);
+	unsigned n;
+
+	for (n = 0; n < 30; n++)
+		must_append(w, n);
+	await_spare(w);
+	fault.forgets = true;
+	fault.sync_ms = 100; /* none ends before the next segment is begun */
+	while (w->j->current->index == 0)
+		must_append(w, n++);
+	journal_world_fail_here(w);
+	fault.sync_error = EIO;
+	n = append_until_refused(w, n);
+	fault.sync_ms = fault.sync_error = 0;
+	journal_world_next_epoch(w, before);
+	journal_world_cut_power(w);
+	assert_int_equal(read_all(w, 0), n);
+}
+
+static void what_a_failed_write_left_unsynced_is_too(void **state)
+{
+	struct journal_world *w = *state;
+	uint64_t before = journal_epoch(w->j);
+
+	for (unsigned n = 0; n < 10; n++)
+		must_append(w, n);
+	fault.pwrite_error = ENOSPC; /* as long as it takes: what is in the cache needs only a sync */
+	assert_int_equal(append(w, 10), IM_FAILED);
+	for (int64_t until = im_clock_mono_ms() + DEADLINE_MS; w->j->rescue != RESCUE_DONE && im_clock_mono_ms() < until;)
+		journal_tick(w->j);
+	fault.pwrite_error = 0;
+	journal_world_next_epoch(w, before);
+	journal_world_cut_power(w);
+	assert_int_equal(read_all(w, 0), 10);
+}
+
+static void nothing_is_accepted_while_it_is_neither_on_the_disk_nor_with_the_service(void **state)
+{
+	struct journal_world *w = *state;
+	uint64_t before = journal_epoch(w->j);
+	int64_t until;
+	unsigned n;
+
+	fault.forgets = true;
+	journal_world_fail_here(w); /* and nowhere else: the next epoch's segment is soon there */
+	fault.sync_error = EIO;
+	n = append_until_refused(w, 0);
+	for (until = im_clock_mono_ms() + 3 * JOURNAL_RETRY_MIN_MS; im_clock_mono_ms() < until;) {
+		journal_tick(w->j);
+		assert_int_equal(append(w, n), IM_FAILED);
+	}
+	assert_int_equal(journal_epoch(w->j), before);
+	assert_int_equal(read_all(w, 0), n); /* though the cache has lost it */
+	journal_confirm(w->j, before, UINT64_MAX);
+	journal_world_next_epoch(w, before);
+	must_append(w, n);
+	assert_int_equal(read_all(w, n), 1);
+}
+
+static void a_broker_killed_over_a_failed_sync_leaves_nothing_to_chance(void **state)
+{
+	struct journal_world *w = *state;
+	uint64_t before = journal_epoch(w->j);
+	int64_t until = im_clock_mono_ms() + DEADLINE_MS;
+	unsigned n;
+
+	fault.sync_error = EIO;
+	n = append_until_refused(w, 0);
+	while (journal_epoch_load(w->dir) == before && im_clock_mono_ms() < until)
+		(void)usleep(1000);
+	journal_world_kill(w);
+	fault.sync_error = 0;
+	journal_world_reopen(w); /* its sync finds nothing to do: the kernel holds the pages for clean */
+	journal_world_cut_power(w);
+	assert_int_equal(read_all(w, 0), n);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		T(failed_write_refuses_until_a_new_epoch_is_open),
+		T(failed_sync_refuses_and_keeps_what_was_accepted),
+		T(refused_record_on_disk_is_not_found_later),
+		T(disk_durability_syncs_each_record),
+		T(full_disk_is_explained_and_left_without_help),
+		T(disk_that_does_not_sync_for_a_second_refuses),
+		T(short_and_interrupted_writes_are_completed),
+		T(file_size_limit_is_a_refusal_and_no_death),
+		T(what_a_failed_sync_left_is_on_the_disk_when_the_next_epoch_opens),
+		T(the_header_of_a_segment_just_begun_is_too),
+		T(what_a_failed_write_left_unsynced_is_too),
+		T(nothing_is_accepted_while_it_is_neither_on_the_disk_nor_with_the_service),
+		T(a_broker_killed_over_a_failed_sync_leaves_nothing_to_chance),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
