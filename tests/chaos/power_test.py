@@ -39,8 +39,8 @@ WINDOW_S = 1.0   # docs: `process` is on disk at most this much later
 
 
 def age_at_cut(acked, cuts):
-    """How long before the next cut it was acknowledged."""
-    return min(c - acked for c in cuts if c >= acked) if any(c >= acked for c in cuts) else float("inf")
+    """How long before the cut that ended its life it was acknowledged. A PUBACK may be read when its broker is gone already."""
+    return next((max(0.0, cut - acked) for cut, up in cuts if acked < up), float("inf"))
 
 
 def excused(load, found, cuts, durability):
@@ -78,8 +78,9 @@ def cycle(instance, faults, load, flood, rng, number):
     when = faults.stop_all(instance)
     lost = faults.power_loss(rng)
     faults.heal()
+    up = time.monotonic()
     instance.start(timeout=60)
-    return when, lost
+    return (when, up), lost
 
 
 def main():
