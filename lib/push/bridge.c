@@ -29,9 +29,8 @@ static struct bridge *of(struct service *s)
 
 /* ---- metrics */
 
-static void write_metrics(void *arg)
+static void write_metrics(struct bridge *b)
 {
-	struct bridge *b = arg;
 	struct im_err err = {""};
 	struct im_buf text;
 
@@ -43,6 +42,12 @@ static void write_metrics(void *arg)
 	if (push_stats_write(b->metrics_path, &text, &err) != IM_OK)
 		im_log(IM_LOG_WARNING, "evt=metrics why=\"%s\": not written this time", err.text);
 	im_buf_finish(&text);
+}
+
+static void on_metrics(void *arg)
+{
+	write_metrics(arg);
+	tokens_cool(arg);
 }
 
 /* ---- the outbox's side */
@@ -176,7 +181,7 @@ static enum im_status make_timers(struct bridge *b, struct im_err *err)
 {
 	b->tick = im_timer_create(b->service->loop, on_tick, b);
 	b->hello = im_timer_create(b->service->loop, on_hello, b);
-	b->metrics = im_timer_create(b->service->loop, write_metrics, b);
+	b->metrics = im_timer_create(b->service->loop, on_metrics, b);
 	b->after = im_after_create(b->service->loop, on_turn_end, b);
 	if (!b->tick || !b->hello || !b->metrics || !b->after)
 		return im_fail(err, IM_FAILED, "out of memory");

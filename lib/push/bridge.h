@@ -124,6 +124,7 @@ void flow_finish(struct bridge *b);              /* frees what is out */
 void tokens_load(struct bridge *b, struct outbox_start *s);
 int64_t tokens_hot_until(struct bridge *b, const struct push_job *j); /* 0: not hot */
 void tokens_heat(struct bridge *b, const struct push_job *j, int64_t ms);
+void tokens_cool(struct bridge *b);              /* now and then: those of devices that nobody writes to any more */
 struct push_suspect *tokens_suspect(struct bridge *b, const struct push_job *j, int64_t registered_ms); /* of this registration, or NULL */
 /* What the step says of the token; fills the op's verdict if the service must hear. */
 void tokens_judge(struct bridge *b, const struct push_out *o, const struct push_step *s, const struct push_result *r, struct outbox_op *op);

@@ -44,6 +44,18 @@ void tokens_heat(struct bridge *b, const struct push_job *j, int64_t ms)
 	h->until_ms = bridge_now(b) + ms;
 }
 
+void tokens_cool(struct bridge *b)
+{
+	struct push_hot *h, *next;
+
+	HASH_ITER(hh, b->hot, h, next) {
+		if (h->until_ms > bridge_now(b))
+			continue;
+		HASH_DEL(b->hot, h);
+		free(h);
+	}
+}
+
 /* ---- suspects */
 
 static struct push_suspect *find(struct bridge *b, uint64_t device)
