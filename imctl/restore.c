@@ -7,6 +7,7 @@
 #include "ctl.h"
 
 #include "backup/backup.h"
+#include "base/number.h"
 #include "place.h"
 #include "plugin/journal_internal.h"
 #include "seq.h"
@@ -15,6 +16,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -49,16 +51,19 @@ static enum im_status on_header(void *arg, const char *text, struct im_err *err)
 {
 	struct restore *r = arg;
 	char schema[16] = "", node[16] = "", created[32] = "";
+	uint64_t schema_number, node_number, created_ms;
 
 	if (!backup_header_value(text, "store_schema", schema, sizeof(schema)) || !backup_header_value(text, "node", node, sizeof(node)) ||
 	    !backup_header_value(text, "created_ms", created, sizeof(created)) ||
 	    !backup_header_value(text, "store_epoch", r->from_epoch, sizeof(r->from_epoch)))
 		return im_fail(err, IM_BAD_INPUT, "the backup does not say what it is of");
-	r->node = (unsigned)strtoul(node, NULL, 10);
-	r->created_ms = strtoll(created, NULL, 10);
+	if (!im_digits(schema, INT_MAX, &schema_number) || !im_digits(node, UINT_MAX, &node_number) || !im_digits(created, INT64_MAX, &created_ms))
+		return im_fail(err, IM_BAD_INPUT, "the backup's header has a number that is none");
+	r->node = (unsigned)node_number;
+	r->created_ms = (int64_t)created_ms;
 	if (r->place.node != 0 && r->place.node != r->node)
 		return im_fail(err, IM_BAD_INPUT, "the backup is of node %u, this instance is node %u (im_node)", r->node, r->place.node);
-	return store_restore_begin(r->place.restoring, atoi(schema), &r->store, err);
+	return store_restore_begin(r->place.restoring, (int)schema_number, &r->store, err);
 }
 
 static enum im_status on_part(void *arg, const char *name, const char *const *columns, size_t n, struct im_err *err)

@@ -17,6 +17,8 @@
  */
 #include "journal_internal.h"
 
+#include "base/number.h"
+
 #include "base/clock.h"
 #include "base/log.h"
 #include <errno.h>
@@ -47,8 +49,8 @@ uint64_t journal_epoch_load(const char *dir)
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		return 0;
-	if (read(fd, text, sizeof(text) - 1) <= 0 || sscanf(text, "%" SCNu64 "\n", &epoch) != 1)
-		epoch = 0;
+	if (read(fd, text, sizeof(text) - 1) > 0)
+		(void)im_digits(text, UINT64_MAX, &epoch); /* none: it stays 0 */
 	(void)close(fd); /* only read */
 	return epoch;
 }

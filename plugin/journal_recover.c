@@ -52,7 +52,7 @@ static enum im_status list_files(const char *dir, struct segment_file **out, siz
 		list[(*n)++] = f;
 	}
 	(void)closedir(d);
-	if (*n > 0)
+	if (list)
 		qsort(list, *n, sizeof(*list), by_place);
 	*out = list;
 	return IM_OK;

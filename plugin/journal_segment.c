@@ -8,6 +8,7 @@
 #include "journal_segment.h"
 
 #include "base/killpoint.h"
+#include "base/number.h"
 #include "base/record.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -107,9 +108,12 @@ void segment_path(const char *dir, uint64_t epoch, uint32_t index, char *out, si
 
 bool segment_parse_name(const char *name, uint64_t *epoch, uint32_t *index)
 {
-	int end = -1;
+	const char *end = im_digits(name, UINT64_MAX, epoch);
+	uint64_t n = 0;
 
-	return sscanf(name, "%20" SCNu64 "-%10" SCNu32 ".seg%n", epoch, index, &end) == 2 && end > 0 && name[end] == '\0';
+	end = end && *end == '-' ? im_digits(end + 1, UINT32_MAX, &n) : NULL;
+	*index = (uint32_t)n;
+	return end && strcmp(end, ".seg") == 0;
 }
 
 static int write_header(const struct journal_fs *fs, const struct segment *s, int state)
@@ -192,7 +196,7 @@ static enum im_status make_failed(const struct journal_fs *fs, const char *dir, 
 	char path[4096];
 
 	segment_path(dir, m->s->epoch, m->s->index, path, sizeof(path));
-	(void)im_fail(err, IM_FAILED, "cannot prepare %.120s (%llu bytes): %s", path, (unsigned long long)(m->s->cap + SEGMENT_PAGE),
+	(void)im_fail(err, IM_FAILED, "cannot prepare %.120s (%llu bytes): %s", path, (unsigned long long)m->s->cap + SEGMENT_PAGE,
 		      strerror(e));
 	segment_make_drop(fs, dir, m); /* half a file would only take space that others need */
 	return IM_FAILED;
@@ -346,7 +350,7 @@ enum im_status segment_open(const struct journal_fs *fs, const char *dir, uint64
 			    bool *torn, struct im_err *err)
 {
 	struct segment *s = calloc(1, sizeof(*s));
-	uint8_t page[HEADER];
+	uint8_t page[HEADER] = {0};
 	char path[4096];
 	struct stat sb;
 	enum im_status st;

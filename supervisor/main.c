@@ -4,6 +4,7 @@
  */
 #include "base/conf.h"
 #include "base/log.h"
+#include "base/number.h"
 #include "watch.h"
 
 #include <errno.h>
@@ -243,6 +244,21 @@ static const struct option option_table[] = {
 	{"version", no_argument, NULL, OPT_VERSION}, {"help", no_argument, NULL, OPT_HELP}, {NULL, 0, NULL, 0},
 };
 
+/* The exit status of an option that prints something. */
+static int printed(void)
+{
+	return fflush(stdout) != 0 || ferror(stdout) != 0 ? 1 : 0;
+}
+
+/* 0: not a number, which is too little for every option that has one. */
+static unsigned milliseconds(const char *text)
+{
+	uint64_t n;
+	const char *end = im_digits(text, UINT_MAX, &n);
+
+	return end && *end == '\0' ? (unsigned)n : 0;
+}
+
 /* -1: go on; otherwise the exit status. */
 static int parse_options(struct options *o, int argc, char **argv)
 {
@@ -254,11 +270,11 @@ static int parse_options(struct options *o, int argc, char **argv)
 		case OPT_CHECK: o->check = true; break;
 		case OPT_READY: o->ready_file = optarg; break;
 		case OPT_LOG: o->log = optarg; break;
-		case OPT_BACKOFF: o->backoff_most_ms = (unsigned)strtoul(optarg, NULL, 10); break;
+		case OPT_BACKOFF: o->backoff_most_ms = milliseconds(optarg); break;
 		case OPT_DEMO: o->demo = true; break;
 		case OPT_NO_BRIDGES: o->no_bridges = true; break;
-		case OPT_REFERENCE: im_settings_print_markdown(put_stdout, NULL); return fflush(stdout) || ferror(stdout);
-		case OPT_SAMPLE: im_settings_print_sample(put_stdout, NULL); return fflush(stdout) || ferror(stdout);
+		case OPT_REFERENCE: im_settings_print_markdown(put_stdout, NULL); return printed();
+		case OPT_SAMPLE: im_settings_print_sample(put_stdout, NULL); return printed();
 		case OPT_VERSION: puts("im-supervisor " IM_VERSION); return 0;
 		case OPT_HELP: help(); return 0;
 		default: return 2;

@@ -6,9 +6,11 @@
 #include "rundir.h"
 
 #include "base/clock.h"
+#include "base/number.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -57,9 +59,11 @@ static enum im_status take_locks(struct rundir *r, struct im_err *err)
 		return IM_FAILED;
 	if (flock(r->own_fd, LOCK_EX | LOCK_NB) < 0) {
 		char text[32] = "";
+		uint64_t pid = 0;
 
 		(void)!pread(r->own_fd, text, sizeof(text) - 1, 0); /* without it the sentence lacks the number */
-		return im_fail(err, IM_BUSY, "another supervisor runs there (pid %ld)", atol(text));
+		(void)im_digits(text, INT_MAX, &pid);
+		return im_fail(err, IM_BUSY, "another supervisor runs there (pid %llu)", (unsigned long long)pid);
 	}
 	while (flock(r->parts_fd, LOCK_EX | LOCK_NB) < 0) {
 		if (errno != EWOULDBLOCK && errno != EINTR)

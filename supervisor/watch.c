@@ -131,7 +131,7 @@ static void show_log(const struct part *p)
 		n = fread(text, 1, LOG_SHOWN, f);
 	else
 		n = fseek(f, 0, SEEK_SET) == 0 ? fread(text, 1, LOG_SHOWN, f) : 0;
-	fclose(f);
+	(void)fclose(f); /* only read */
 	text[n] = '\0';
 	if (n == LOG_SHOWN && (line = strchr(text, '\n')) != NULL)
 		line++; /* not the half of one */

@@ -167,7 +167,7 @@ static bool read_token(const char *path, char out[TOKEN_MAX])
 		say(path, "holds no token");
 		exit(1);
 	}
-	fclose(f);
+	(void)fclose(f); /* only read */
 	out[strcspn(out, "\r\n")] = '\0';
 	return true;
 }
@@ -192,10 +192,20 @@ static void talk(struct bot *b, const char *host, int port)
 
 static void usage(void)
 {
-	fputs("usage: im-echo --user NAME --token-file FILE (--socket PATH | --host HOST [--port PORT])\n"
+	(void)fputs("usage: im-echo --user NAME --token-file FILE (--socket PATH | --host HOST [--port PORT])\n"
 	      "The file (mode 600) holds the user's password or token; it is waited for.\n",
 	      stderr);
 	exit(2);
+}
+
+static int port_of(const char *text)
+{
+	char *end;
+	long port = strtol(text, &end, 10);
+
+	if (end == text || *end != '\0' || port < 1 || port > 65535)
+		usage();
+	return (int)port;
 }
 
 int main(int argc, char **argv)
@@ -215,7 +225,7 @@ int main(int argc, char **argv)
 		case 't': token_file = optarg; break;
 		case 's': host = optarg; port = 0; break; /* libmosquitto: port 0 is a Unix socket */
 		case 'h': host = optarg; break;
-		case 'p': port = atoi(optarg); break;
+		case 'p': port = port_of(optarg); break;
 		default: usage();
 		}
 	}

@@ -163,10 +163,10 @@ static bool request(struct chat *c, enum purpose purpose, struct conv *v, int64_
 /* false: not an answer to any of ours; else *out is it, and its place is free again. */
 static bool take_request(struct chat *c, const char *id, struct request *out)
 {
-	unsigned long start;
-	unsigned number;
+	char *dash, *end = NULL;
+	unsigned long start = strtoul(id, &dash, 16), number = *dash == '-' ? strtoul(dash + 1, &end, 10) : 0;
 
-	if (sscanf(id, "%lx-%u", &start, &number) != 2 || start != c->start)
+	if (*dash != '-' || end == dash + 1 || start != c->start)
 		return false;
 	for (size_t i = 0; i < REQUESTS_MAX; i++) {
 		if (!c->requests[i].purpose || c->requests[i].number != number)

@@ -25,6 +25,7 @@ enum {
 	TURN_MS = 500,       /* libmosquitto's timers want to be looked at this often */
 	AHEAD_MAX = 64,      /* lines of a pipe that may wait for acks */
 	PASSWORD_MAX = 512,
+	WAIT_MOST_S = 86400, /* fits into an int as ms */
 };
 
 enum { LOGIN_OK, LOGIN_BAD_CLIENT_ID = 2, LOGIN_BAD_PASSWORD = 4, LOGIN_NOT_AUTHORIZED = 5 }; /* of MQTT 3.1.1's CONNACK */
@@ -251,9 +252,18 @@ static int run(struct program *p, const char *host, int port)
 
 /* ---------------------------------------------------------------- the start */
 
+/* -1: not a number from least to most. */
+static int number(const char *text, long least, long most)
+{
+	char *end;
+	long n = strtol(text, &end, 10);
+
+	return end != text && *end == '\0' && n >= least && n <= most ? (int)n : -1;
+}
+
 static int usage(void)
 {
-	fputs("usage: imchat -u USER [-d DEVICE] [-H HOST] [-p PORT] [-t u/NAME|g/GROUP] [-w SECONDS]\n"
+	(void)fputs("usage: imchat -u USER [-d DEVICE] [-H HOST] [-p PORT] [-t u/NAME|g/GROUP] [-w SECONDS]\n"
 	      "The password (or token) is read from the environment variable IM_PASSWORD, or asked for.\n"
 	      "  -d  the device's name (default imchat): its place in each conversation is kept under it\n"
 	      "  -t  opens this conversation\n"
@@ -270,7 +280,7 @@ static int start(struct program *p, const char *device, const char *password, co
 	p->chat = chat_create(p->user, &door);
 	p->mosq = mosquitto_new(client_id, true, p); /* the store is the queue, the broker need not remember anything */
 	if (!p->chat || !p->mosq || mosquitto_username_pw_set(p->mosq, p->user, password) != MOSQ_ERR_SUCCESS) {
-		fputs("imchat: out of memory, or not a user name\n", stderr);
+		(void)fputs("imchat: out of memory, or not a user name\n", stderr);
 		return 1;
 	}
 	(void)mosquitto_int_option(p->mosq, MOSQ_OPT_TCP_NODELAY, 1); /* only a matter of delay */
@@ -297,13 +307,13 @@ int main(int argc, char **argv)
 		case 'u': p.user = optarg; break;
 		case 'd': device = optarg; break;
 		case 'H': host = optarg; break;
-		case 'p': port = atoi(optarg); break;
+		case 'p': port = number(optarg, 1, 65535); break;
 		case 't': to = optarg; break;
-		case 'w': p.wait_s = atoi(optarg); break;
+		case 'w': p.wait_s = number(optarg, 0, WAIT_MOST_S); break;
 		default: return usage();
 		}
 	}
-	if (!p.user || optind < argc || port < 1 || port > 65535)
+	if (!p.user || optind < argc || port < 0 || p.wait_s < 0)
 		return usage();
 	terminal_init(&p.terminal);
 	if (!password) {

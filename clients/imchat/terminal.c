@@ -85,11 +85,11 @@ bool terminal_password(const char *prompt, char *out, size_t size)
 		return false;
 	silent = before;
 	silent.c_lflag &= ~(tcflag_t)ECHO;
-	fputs(prompt, stderr);
+	(void)fputs(prompt, stderr); /* as the next */
 	(void)tcsetattr(STDIN_FILENO, TCSAFLUSH, &silent); /* if it fails the password shows, which is seen */
 	ok = fgets(out, (int)size, stdin) != NULL;
 	(void)tcsetattr(STDIN_FILENO, TCSAFLUSH, &before);
-	fputc('\n', stderr);
+	(void)fputc('\n', stderr);
 	if (ok)
 		out[strcspn(out, "\r\n")] = '\0';
 	return ok && *out;

@@ -3,7 +3,10 @@
 
 #ifdef IM_KILLPOINTS
 
+#include "base/number.h"
+
 #include <fcntl.h>
+#include <limits.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -28,12 +31,13 @@ static struct im_killtable *map_shared(const char *path)
 static void read_environment(void)
 {
 	const char *spec = getenv("IM_KILLPOINT"), *colon = spec ? strrchr(spec, ':') : NULL;
+	uint64_t left;
 
 	if (spec && spec[0] == '/') {
 		table = map_shared(spec);
 	} else if (colon && (size_t)(colon - spec) < sizeof(own.name)) {
 		memcpy(own.name, spec, (size_t)(colon - spec));
-		own.left = atoi(colon + 1);
+		own.left = im_digits(colon + 1, INT_MAX, &left) ? (int)left : 0;
 		table = &own;
 	}
 }

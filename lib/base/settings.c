@@ -6,10 +6,10 @@
 #include "base/conf_broker.h"
 #include "base/conf_file.h"
 #include "base/nearest.h"
+#include "base/number.h"
 #include "base/settings_table.h"
 
 #include <ctype.h>
-#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -276,13 +276,9 @@ static bool number_parse(const char *text, bool size, uint64_t *out)
 {
 	unsigned shift = 0;
 	uint64_t n;
-	char *end;
+	const char *end = im_digits(text, UINT64_MAX, &n);
 
-	if (!isdigit((unsigned char)text[0]))
-		return false;
-	errno = 0;
-	n = strtoull(text, &end, 10);
-	if (errno)
+	if (!end)
 		return false;
 	if (size && *end) {
 		switch (tolower((unsigned char)*end)) {

@@ -1,5 +1,6 @@
 #include "store_segment.h"
 #include "base/killpoint.h"
+#include "base/number.h"
 #include "base/record.h"
 
 #include <dirent.h>
@@ -237,10 +238,10 @@ enum im_status segment_list(const char *dir, struct segment_range *out, struct i
 	if (!d)
 		return im_fail(err, IM_FAILED, "cannot read %s: %s", dir, strerror(errno));
 	while ((de = readdir(d))) {
-		unsigned long long number;
-		int len = 0;
+		uint64_t number;
+		const char *end = im_digits(de->d_name, UINT64_MAX, &number);
 
-		if (sscanf(de->d_name, "%20llu.log%n", &number, &len) == 1 && len == 24 && de->d_name[len] == '\0') {
+		if (end && end - de->d_name == 20 && strcmp(end, ".log") == 0) {
 			if (n == cap) {
 				uint64_t *more = realloc(numbers, (cap = cap ? 2 * cap : 64) * sizeof(*numbers));
 
