@@ -126,17 +126,17 @@ bool route_response_topic_ok(enum im_codec codec, const char *topic)
 
 /* ---- refusals ---- */
 
-static enum im_status append(struct publish *b)
+static enum im_status append(struct publish *b, Im__Bus__Record *rec)
 {
 	struct plugin *p = b->p;
 	size_t len;
 
-	b->rec.ts = im_clock_wall_ms();
-	b->rec.user = (char *)b->s->user;
-	b->rec.client_id = (char *)b->s->client_id;
-	b->rec.session = b->s->handle;
-	b->rec.qos = (uint32_t)b->m->qos;
-	len = im__bus__record__get_packed_size(&b->rec);
+	rec->ts = im_clock_wall_ms();
+	rec->user = (char *)b->s->user;
+	rec->client_id = (char *)b->s->client_id;
+	rec->session = b->s->handle;
+	rec->qos = (uint32_t)b->m->qos;
+	len = im__bus__record__get_packed_size(rec);
 	if (len > IM_RECORD_MAX)
 		return IM_BAD_INPUT;
 	im_buf_clear(&p->record);
@@ -144,7 +144,7 @@ static enum im_status append(struct publish *b)
 		im_buf_finish(&p->record); /* a failed buffer stays failed */
 		return IM_FAILED;
 	}
-	im__bus__record__pack(&b->rec, (uint8_t *)p->record.data);
+	im__bus__record__pack(rec, (uint8_t *)p->record.data);
 	return journal_append(p->journal, p->record.data, len);
 }
 
@@ -168,6 +168,7 @@ static enum route_verdict refuse(struct publish *b, const struct im_refusal *why
 	struct plugin *p = b->p;
 	struct session *s = b->s;
 	char topic[REFUSE_TOPIC_MAX + 1], id[IM_ID_MAX + 1] = "";
+	Im__Bus__Record rec = IM__BUS__RECORD__INIT;
 	enum im_status st;
 
 	refuse_topic(b->m->topic, topic);
@@ -182,14 +183,13 @@ static enum route_verdict refuse(struct publish *b, const struct im_refusal *why
 	}
 	if (s->limit && !limit_refusal(s->limit, p->settings.rate_refusals, im_clock_mono_us()))
 		return ROUTE_CLOSE;
-	im__bus__record__init(&b->rec);
-	b->rec.kind = IM__BUS__KIND__KIND_REFUSAL;
-	b->rec.code = (char *)im_refusal_name(why->code);
-	b->rec.reason = (char *)why->reason;
-	b->rec.fix = (char *)why->fix;
-	b->rec.topic = topic;
-	b->rec.id = id;
-	st = append(b);
+	rec.kind = IM__BUS__KIND__KIND_REFUSAL;
+	rec.code = (char *)im_refusal_name(why->code);
+	rec.reason = (char *)why->reason;
+	rec.fix = (char *)why->fix;
+	rec.topic = topic;
+	rec.id = id;
+	st = append(b, &rec);
 	return st == IM_OK ? ROUTE_SWALLOW : refuse_journal(b, st, topic, id);
 }
 
@@ -331,7 +331,7 @@ static enum route_verdict route_ours(struct publish *b)
 		return send_signal(b);
 	if (!(b->topic.kind == IM_TOPIC_REQ ? make_request(b, &why) : make_send(b, &why)))
 		return refuse(b, &why);
-	st = append(b);
+	st = append(b, &b->rec);
 	if (st == IM_OK)
 		return ROUTE_SWALLOW;
 	if (st == IM_BAD_INPUT) {
@@ -415,7 +415,7 @@ void route_will(struct plugin *p, const struct session_gone *g, const struct acl
 	if (!will_allowed(&b, &why)) {
 		refuse_owe(p->refusals, g->user, g->client_id, &why, ev->topic, b.rec.id);
 	} else {
-		st = append(&b);
+		st = append(&b, &b.rec);
 		if (st != IM_OK)
 			im_log(IM_LOG_WARNING, "evt=will_lost user=%s client=%s reason=\"%s\"", g->user, g->client_id, journal_why(p->journal));
 	}
