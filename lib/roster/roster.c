@@ -460,7 +460,7 @@ static char *text(const char *s)
 	return (char *)(uintptr_t)s; /* the generated structs are not const; nobody writes through it */
 }
 
-static void show_user(const struct roster *r, const struct user *u, Im__Bus__RosterItem *item, roster_item_fn *fn, void *arg)
+static void show_user(const struct roster *r, const struct user *u, Im__Bus__RosterItem item, roster_item_fn *fn, void *arg)
 {
 	Im__Bus__User row = IM__BUS__USER__INIT;
 
@@ -481,11 +481,11 @@ static void show_user(const struct roster *r, const struct user *u, Im__Bus__Ros
 		r->tokens[i].expires_ms = t->expires_ms;
 		r->token_pointers[i] = &r->tokens[i];
 	}
-	item->user = &row;
-	fn(arg, item);
+	item.user = &row;
+	fn(arg, &item);
 }
 
-static void show_group(const struct group *g, Im__Bus__RosterItem *item, roster_item_fn *fn, void *arg)
+static void show_group(const struct group *g, Im__Bus__RosterItem item, roster_item_fn *fn, void *arg)
 {
 	Im__Bus__Group row = IM__BUS__GROUP__INIT;
 
@@ -493,11 +493,11 @@ static void show_group(const struct group *g, Im__Bus__RosterItem *item, roster_
 	row.title = text(g->shown.title);
 	row.owner = text(g->shown.owner);
 	row.removed = g->entry.removed;
-	item->group = &row;
-	fn(arg, item);
+	item.group = &row;
+	fn(arg, &item);
 }
 
-static void show_stay(const struct stay *s, Im__Bus__RosterItem *item, roster_item_fn *fn, void *arg)
+static void show_stay(const struct stay *s, Im__Bus__RosterItem item, roster_item_fn *fn, void *arg)
 {
 	Im__Bus__Member row = IM__BUS__MEMBER__INIT;
 	size_t at = 0;
@@ -509,19 +509,19 @@ static void show_stay(const struct stay *s, Im__Bus__RosterItem *item, roster_it
 	row.role = text(s->of->stays[at].role);
 	row.from_seq = s->from_seq;
 	row.to_seq = s->of->stays[at].to_seq;
-	item->member = &row;
-	fn(arg, item);
+	item.member = &row;
+	fn(arg, &item);
 }
 
-static void show_block(const struct block *b, Im__Bus__RosterItem *item, roster_item_fn *fn, void *arg)
+static void show_block(const struct block *b, Im__Bus__RosterItem item, roster_item_fn *fn, void *arg)
 {
 	Im__Bus__Block row = IM__BUS__BLOCK__INIT;
 
 	row.user = text(b->user);
 	row.blocked = text(b->blocked);
 	row.removed = b->entry.removed;
-	item->block = &row;
-	fn(arg, item);
+	item.block = &row;
+	fn(arg, &item);
 }
 
 static void show(const struct roster *r, const struct entry *e, roster_item_fn *fn, void *arg)
@@ -531,16 +531,16 @@ static void show(const struct roster *r, const struct entry *e, roster_item_fn *
 	item.version = e->version;
 	switch ((enum kind)e->kind) {
 	case USER:
-		show_user(r, (const struct user *)e, &item, fn, arg);
+		show_user(r, (const struct user *)e, item, fn, arg);
 		break;
 	case GROUP:
-		show_group((const struct group *)e, &item, fn, arg);
+		show_group((const struct group *)e, item, fn, arg);
 		break;
 	case STAY:
-		show_stay((const struct stay *)e, &item, fn, arg);
+		show_stay((const struct stay *)e, item, fn, arg);
 		break;
 	case BLOCK:
-		show_block((const struct block *)e, &item, fn, arg);
+		show_block((const struct block *)e, item, fn, arg);
 		break;
 	case MEMBERSHIP: /* not in the list */
 		break;
