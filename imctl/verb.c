@@ -205,8 +205,8 @@ static bool take_option(const struct verb *verb, char *const *words, int n, int 
 	json_t *number;
 
 	(void)snprintf(name, sizeof(name), "%.*s", (int)(name_len < sizeof(name) ? name_len : sizeof(name) - 1), word);
-	for (char *p = name; *p != '\0'; p++)
-		*p = *p == '-' ? '_' : *p;
+	for (char *p = name; (p = strchr(p, '-')) != NULL;)
+		*p = '_';
 	if (!find_option(verb, name, &spec, &nearest)) {
 		(void)snprintf(why, len, "there is no option --%s here%s%s%s", word, nearest ? "; did you mean --" : "",
 			       nearest ? nearest : "", nearest ? "?" : "");
@@ -330,8 +330,9 @@ void verb_usage(const struct verb *verb, char *out, size_t len)
 	while (next_spec(&options, &s)) {
 		char flag[32];
 
-		for (size_t i = 0; i < sizeof(flag); i++)
-			flag[i] = s.name[i] == '_' ? '-' : s.name[i];
+		(void)snprintf(flag, sizeof(flag), "%s", s.name); /* as long */
+		for (char *p = flag; (p = strchr(p, '_')) != NULL;)
+			*p = '-';
 		used = put(out, len, used, s.must ? " --" : " [--", false);
 		used = put(out, len, used, flag, false);
 		used = put(out, len, used, s.flag ? "" : " ", false);

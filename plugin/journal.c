@@ -425,7 +425,7 @@ enum im_status journal_append(struct journal *j, const void *body, size_t len)
 /* Said when it has been over for a while: at its limit the journal takes one and refuses one for as long as that lasts. */
 static void note_accepting(struct journal *j)
 {
-	if (j->n_refused == 0 || im_clock_mono_us() - j->refused_us < JOURNAL_QUIET_MS * 1000)
+	if (j->n_refused == 0 || im_clock_mono_us() - j->refused_us < JOURNAL_QUIET_MS * 1000LL)
 		return;
 	if (atomic_load(&j->state) == JOURNAL_POISONED || j->kept >= j->options.limit)
 		return;

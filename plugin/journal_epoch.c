@@ -17,10 +17,9 @@
  */
 #include "journal_internal.h"
 
-#include "base/number.h"
-
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/number.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>

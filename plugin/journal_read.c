@@ -7,6 +7,7 @@
 #include "base/record.h"
 #include "journal.h"
 #include "journal_internal.h"
+#include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
@@ -168,6 +169,7 @@ void journal_confirm(struct journal *j, uint64_t epoch, uint64_t offset)
 	struct segment *s;
 	uint64_t to;
 
+	assert(j->first); /* the one that is written to, if no other */
 	for (s = j->first; s && s->epoch <= epoch; s = s->next) {
 		if (s->epoch < epoch)
 			continue;

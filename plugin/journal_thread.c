@@ -241,7 +241,7 @@ static int64_t due_us(const struct journal *j, const struct work *w)
 	int64_t due = 0;
 
 	if (unsynced != 0 && atomic_load(&j->state) == JOURNAL_OPEN) /* a poisoned epoch is not synced again */
-		due = unsynced + JOURNAL_SYNC_MS * 1000;
+		due = unsynced + JOURNAL_SYNC_MS * 1000LL;
 	if (w->make && (due == 0 || j->retry_at_ms * 1000 < due))
 		due = j->retry_at_ms * 1000;
 	if (w->rescue && (due == 0 || j->rescue_at_ms * 1000 < due))
@@ -261,7 +261,7 @@ void *journal_thread_main(void *arg)
 		w = look(j);
 		now = im_clock_mono_us();
 		due = atomic_load(&j->unsynced_us);
-		if (due != 0 && atomic_load(&j->state) == JOURNAL_OPEN && (w.stop || now >= due + JOURNAL_SYNC_MS * 1000))
+		if (due != 0 && atomic_load(&j->state) == JOURNAL_OPEN && (w.stop || now >= due + JOURNAL_SYNC_MS * 1000LL))
 			sync_due(j);
 		if (w.rescue && (w.stop || now >= j->rescue_at_ms * 1000)) {
 			journal_rescue(j);

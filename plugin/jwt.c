@@ -216,7 +216,7 @@ enum jwt_verdict jwt_check(const struct jwt_keys *keys, const struct jwt_rules *
 		return JWT_TOO_LARGE;
 	if (!split(token, parts))
 		return JWT_MALFORMED;
-	scratch = malloc(2 * len);
+	scratch = malloc(2 * len + 1);
 	if (!scratch)
 		return JWT_NO_MEMORY;
 	verdict = check_parts(keys, rules, parts, scratch, scratch + len, now_s, out);

@@ -14,7 +14,7 @@ struct refusals;
 
 #define REFUSE_OWED_MAX 1024u    /* errors owed to closed connections; beyond it the oldest is forgotten */
 #define REFUSE_OWED_CLIENT_MAX 8u /* ... of them to one client id: the rest of a storm says nothing new */
-#define REFUSE_OWED_MS (24 * 3600 * 1000LL) /* who is not back in a day is told nothing: unnamed devices are forgotten then too */
+#define REFUSE_OWED_MS (24LL * 3600 * 1000) /* who is not back in a day is told nothing: unnamed devices are forgotten then too */
 #define REFUSE_TOPIC_MAX 256u     /* bytes of the refused topic that an error repeats; a client may have written 64 KiB */
 
 /* Whole characters of `topic`, at most REFUSE_TOPIC_MAX bytes. */

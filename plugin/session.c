@@ -58,7 +58,7 @@ struct session_table {
 };
 
 /* The expiry of an MQTT 5 session of others is invisible: its id is theirs for so long after they left. */
-#define OTHERS_CLAIM_MS (24 * 3600 * 1000LL)
+#define OTHERS_CLAIM_MS (24LL * 3600 * 1000)
 
 /* ---- gone ---- */
 

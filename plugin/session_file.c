@@ -24,7 +24,7 @@ static const char magic[8] = "IMSESS1\n";
 /* Rewritten when this large and four times what it holds: a rewrite takes the broker's thread about a ms per MiB. */
 #define REWRITE_BYTES (1u << 20)
 /* Read at once at start; a file beyond it is not ours. */
-#define FILE_MAX (1ll << 30)
+#define FILE_MAX (1LL << 30)
 
 struct session_file {
 	char *path, *path_new;

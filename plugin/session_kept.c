@@ -13,7 +13,7 @@
 #include <utlist.h>
 
 /* A stored session of MQTT 5 that may have ended at disconnect (its expiry is invisible) claims its id so long. */
-#define CLAIM_MS (24 * 3600 * 1000LL)
+#define CLAIM_MS (24LL * 3600 * 1000)
 
 struct kept_user {
 	struct kept *kept;

@@ -99,7 +99,7 @@ static enum im_status read_record(struct reader *r, const uint8_t **body, size_t
 				       IM_OK : damaged(r, "the checksum is wrong");
 	}
 	return im_fail(r->err, IM_BAD_INPUT, "%.120s ends at byte %llu, in the middle: it is not whole", r->name,
-		       (unsigned long long)(r->at + (r->len - r->pos)));
+		       (unsigned long long)r->at + (r->len - r->pos));
 }
 
 /* ---- what the records say */
@@ -133,7 +133,7 @@ static enum im_status take_part(struct reader *r, const uint8_t *body, size_t le
 	}
 	if (n < 2)
 		return damaged(r, "a part without columns");
-	(void)strcpy(r->part_name, columns[0]); /* its length was checked */
+	memcpy(r->part_name, columns[0], strlen(columns[0]) + 1); /* its length was checked */
 	r->columns = n - 1;
 	r->part_at = r->at;
 	r->part_rows = 0;

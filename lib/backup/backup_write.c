@@ -238,12 +238,12 @@ enum im_status backup_create(const char *path, bool replace, uint64_t reserve, s
 	if (!w)
 		return im_fail(err, IM_FAILED, "out of memory");
 	memset(w, 0, sizeof(*w));
-	w->fd = -1;
 	w->replace = replace;
 	w->reserve = reserve;
 	im_buf_init(&w->record);
 	randombytes_buf(&w->id, sizeof(w->id));
 	(void)crypto_generichash_init(&w->whole, NULL, 0, BACKUP_DIGEST); /* cannot fail: the length is right */
+	w->fd = -1;
 	w->path = strdup(path);
 	if (!w->path || asprintf(&w->tmp, "%s" SUFFIX, path) < 0) {
 		w->tmp = NULL;

@@ -344,15 +344,18 @@ static void on_timer(void *arg)
 static enum im_status copy_names(struct im_mqtt *m, const char *socket_path, const char *secret_path, const char *client_id,
 				 const char *const *filters)
 {
-	while (filters && filters[m->n_filters])
-		m->n_filters++;
+	size_t n = 0;
+
+	while (filters && filters[n])
+		n++;
+	m->n_filters = n;
 	m->socket_path = strdup(socket_path);
 	m->secret_path = strdup(secret_path);
 	m->client_id = strdup(client_id);
 	m->filters = calloc(m->n_filters + 1, sizeof(*m->filters));
 	if (!m->socket_path || !m->secret_path || !m->client_id || !m->filters)
 		return IM_FAILED;
-	for (size_t i = 0; i < m->n_filters; i++) {
+	for (size_t i = 0; i < n; i++) {
 		m->filters[i] = strdup(filters[i]);
 		if (!m->filters[i])
 			return IM_FAILED;

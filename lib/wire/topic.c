@@ -5,6 +5,7 @@
  */
 #include "wire/topic.h"
 
+#include <assert.h>
 #include <string.h>
 
 enum { SLASHES_MAX = 7 }; /* brokers in the field limit the levels of a topic; AWS IoT has the lowest number */
@@ -347,6 +348,7 @@ bool im_filter_matches(const char *filter, const char *topic)
 	struct levels f = {filter}, t = {topic};
 	bool first = true;
 
+	assert(filter && topic);
 	for (;; first = false) {
 		struct im_span want = next_level(&f), have = next_level(&t);
 

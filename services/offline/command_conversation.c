@@ -119,7 +119,7 @@ static void add_group(void *arg, const struct roster_group *g)
 {
 	struct call *call = arg;
 	struct convs *cs = call->state;
-	struct conv key;
+	struct conv key = {0};
 	size_t known = cs->n - cs->n_lookups; /* these are sorted */
 
 	(void)snprintf(key.canonical, sizeof(key.canonical), "g/%s", g->name);
@@ -358,7 +358,7 @@ static void answer_sync(struct call *call)
 
 static struct conv *find(struct convs *cs, const char *canonical)
 {
-	struct conv key;
+	struct conv key = {0};
 
 	if (cs->n == 0 || strlen(canonical) >= sizeof(key.canonical))
 		return NULL;

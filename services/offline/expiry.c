@@ -10,10 +10,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define UNNAMED_MS (24ll * 3600 * 1000)   /* an unnamed device after its last connection (protocol.md, Devices) */
-#define DAY_MS (24ll * 3600 * 1000)
-#define SWEEP_FIRST_MS (10u * 60 * 1000)
-#define SWEEP_MS (6u * 3600 * 1000)
+#define UNNAMED_MS (24LL * 3600 * 1000)   /* an unnamed device after its last connection (protocol.md, Devices) */
+#define DAY_MS (24LL * 3600 * 1000)
+#define SWEEP_FIRST_MS (UINT64_C(10) * 60 * 1000)
+#define SWEEP_MS (UINT64_C(6) * 3600 * 1000)
 
 struct row {
 	char *device;

@@ -446,7 +446,7 @@ static bool decide_first(struct inbox *in)
 
 static bool may_take(struct inbox *in)
 {
-	if (!store_full(in->store) && link_pending(in->link) < 2 * LINK_WINDOW)
+	if (!store_full(in->store) && link_pending(in->link) < (size_t)2 * LINK_WINDOW)
 		return true;
 	im_timer_start(in->retry, INBOX_RETRY_MS, 0);
 	return false;

@@ -8,6 +8,7 @@
 
 #include "base/log.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,6 +43,7 @@ static const char *key_split(char *key)
 {
 	char *space = strchr(key, ' ');
 
+	assert(space); /* of key_make */
 	*space = '\0';
 	return space + 1;
 }

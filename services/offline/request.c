@@ -9,6 +9,7 @@
 #include "command.h"
 #include "control.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 #include <utlist.h>
@@ -104,6 +105,7 @@ static void respond_result(struct request *r, const Im__Bus__Record *record, con
 {
 	Im__V1__Response response = IM__V1__RESPONSE__INIT;
 
+	assert(views && messages && json);
 	for (size_t i = 0; i < call->n_messages; i++) {
 		im__v1__message__init(&views[i]);
 		message_view(call->messages[i], call->conv, &views[i]);

@@ -119,6 +119,7 @@ static enum reach filter_reach(const char *filter, const char *prefix, const cha
 	return strcmp(slash, "/#") == 0 ? REACH_ALL : REACH_SOME;
 }
 
+/* NOLINTNEXTLINE(bugprone-macro-parentheses): f is the name of a variable */
 #define EACH_FILTER(s, f) for (const char *f = (s)->filters; f && *f; f += strlen(f) + 1)
 
 static int filter_qos(const char *f)

@@ -54,7 +54,7 @@ static bool meta(const struct dump *x, const char *key, void *out, size_t len)
 /* Leaves the read transaction open in which everything is read. */
 static enum im_status begin_at(const struct dump *x)
 {
-	const struct timespec pause = { 0, POLL_MS * 1000000 };
+	const struct timespec pause = { 0, POLL_MS * 1000000L };
 	int64_t deadline = im_clock_mono_ms() + CATCH_UP_MS;
 
 	for (;;) {

@@ -613,7 +613,7 @@ static bool apply_stubbornly(struct store_index *ix, const struct append_queue *
 		if (over)
 			return false;
 		if (stopping) {
-			const struct timespec pause = { 0, 50 * 1000000 };
+			const struct timespec pause = { 0, 50 * 1000000L };
 
 			nanosleep(&pause, NULL); /* stopping: no point in waiting a whole second for a disk */
 		}

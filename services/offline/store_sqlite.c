@@ -17,6 +17,7 @@
 #include "store_reader.h"
 #include "store_restore.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <sodium.h>
@@ -245,9 +246,11 @@ static enum im_status take_lock(struct sqlite_store *ss, struct im_err *err)
 
 static enum im_status open_folder(struct sqlite_store *ss, const char *url, struct im_err *err)
 {
-	const char *path = strchr(url, ':') + 1;
+	const char *path = strchr(url, ':');
 	enum im_status st;
 
+	assert(path); /* behind the name that chose this driver */
+	path++;
 	if (path[0] == '\0')
 		return im_fail(err, IM_BAD_INPUT, "im_store: sqlite: needs a folder behind it");
 	ss->dir = strdup(path);

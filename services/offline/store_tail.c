@@ -89,7 +89,7 @@ static void idle_trim(struct store_tail *t)
 	while (t->n_idle > CONVS_KEPT && t->holds == 0) {
 		struct store_conv *oldest = t->idle.newer;
 
-		idle_remove(t, oldest);
+		idle_remove(t, oldest); /* NOLINT(clang-analyzer-unix.Malloc): out of a ring, so that it is not met again */
 		conv_free(t, oldest);
 	}
 }
