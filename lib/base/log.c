@@ -50,7 +50,8 @@ void im_log(enum im_log_level level, const char *fmt, ...)
 	(g.sink ? g.sink : to_stderr)(level, line);
 }
 
-enum im_status im_fail(struct im_err *err, enum im_status st, const char *fmt, ...)
+/* In brackets: analysers have a macro of this name (scripts/analyze.d/model). */
+enum im_status (im_fail)(struct im_err *err, enum im_status st, const char *fmt, ...)
 {
 	va_list ap;
 

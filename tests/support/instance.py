@@ -1,7 +1,8 @@
 """A private instance for a test: scripts/run on a folder and ports of its own, stopped and removed afterwards.
 
-With IM_BUILD naming a sanitizer build the broker is started with the sanitizers' libraries preloaded, as the
-stock mosquitto lacks them, and every report makes the process end, which the tests see.
+With IM_BUILD naming a sanitizer build (and IM_SANITIZED=1, or "thread" for ThreadSanitizer) the broker is started with
+the sanitizers' libraries preloaded, as the stock mosquitto lacks them, and every report makes the process end, which the
+tests see. With "valgrind" the broker runs under it, and IM_BUILD has the services so (scripts/analyze).
 """
 import json
 import os
@@ -17,7 +18,9 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("IM_BUILD", ROOT / "build")).resolve()
-SANITIZED = os.environ.get("IM_SANITIZED") == "1"
+SANITIZER = os.environ.get("IM_SANITIZED", "")
+SANITIZED = SANITIZER != ""  # all of them are slow
+PRELOAD = {"1": ("libasan.so", "libubsan.so"), "thread": ("libtsan.so",)}
 MOSQUITTO = os.environ.get("IM_MOSQUITTO") or shutil.which("mosquitto") or "/usr/sbin/mosquitto"  # IM_MOSQUITTO: try another broker
 
 
@@ -53,8 +56,11 @@ class Instance:
         if SANITIZED or "IM_MOSQUITTO" in os.environ:
             env["PATH"] = str(self._mosquitto()) + ":" + env["PATH"]
         if SANITIZED:
-            env.setdefault("ASAN_OPTIONS", "detect_leaks=0:abort_on_error=0:exitcode=99:log_path=" + str(self.dir / "asan"))
+            report = str(self.dir / "report")
+            env.setdefault("ASAN_OPTIONS", "detect_leaks=0:abort_on_error=0:exitcode=99:log_path=" + report)
             env.setdefault("UBSAN_OPTIONS", "print_stacktrace=1")
+            env["TSAN_OPTIONS"] = env.get("TSAN_OPTIONS", "") + " exitcode=99 log_path=" + report
+            env["IM_VALGRIND"] = "valgrind " + env.get("IM_VALGRIND_OPTIONS", "") + " --log-file=" + report + ".%p"
         return env
 
     def _mosquitto(self):
@@ -65,10 +71,11 @@ class Instance:
         if wrapper.exists():
             return folder
         preload = ""
-        if SANITIZED:
-            libs = [subprocess.check_output(["gcc", f"-print-file-name={x}"], text=True).strip() for x in ("libasan.so", "libubsan.so")]
+        if SANITIZER in PRELOAD:
+            libs = [subprocess.check_output(["gcc", f"-print-file-name={x}"], text=True).strip() for x in PRELOAD[SANITIZER]]
             preload = f'LD_PRELOAD="{":".join(libs)}:$LD_PRELOAD" '
-        wrapper.write_text(f'#!/bin/sh\n{preload}exec {MOSQUITTO} "$@"\n')
+        under = "$IM_VALGRIND " if SANITIZER == "valgrind" else ""
+        wrapper.write_text(f'#!/bin/sh\n{preload}exec {under}{MOSQUITTO} "$@"\n')
         wrapper.chmod(wrapper.stat().st_mode | stat.S_IXUSR)
         return folder
 
@@ -134,7 +141,7 @@ class Instance:
     # ---- what can be seen of it
 
     def sanitizer_reports(self):
-        return "\n".join(p.read_text(errors="replace")[:4000] for p in self.dir.glob("asan*"))
+        return "\n".join(p.read_text(errors="replace")[:4000] for p in self.dir.glob("report.*"))
 
     def logs(self, tail=40):
         text = ""

@@ -1,0 +1,17 @@
+/* As model/uthash.h: the lists of utlist, put together and taken apart by functions that analysers cannot see into. */
+#ifndef MODEL_UTLIST_H
+#define MODEL_UTLIST_H
+
+#include_next <utlist.h>
+
+void *model_appended(void *head, void *entry); /* the new head */
+void *model_unlinked(void *head, void *entry);
+
+#undef DL_APPEND
+#undef DL_DELETE
+#undef DL_FOREACH
+#define DL_APPEND(head, e) ((head) = model_appended(head, e))
+#define DL_DELETE(head, e) ((head) = model_unlinked(head, e))
+#define DL_FOREACH(head, e) for ((e) = (head); (e); (e) = (e)->next)
+
+#endif
