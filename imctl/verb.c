@@ -306,7 +306,7 @@ wrong:
 static size_t put(char *out, size_t len, size_t used, const char *text, bool upper)
 {
 	for (; *text != '\0' && used + 1 < len; text++)
-		out[used++] = upper ? (char)toupper((unsigned char)*text) : *text;
+		out[used++] = (char)(upper ? toupper((unsigned char)*text) : *text);
 	out[used] = '\0';
 	return used;
 }

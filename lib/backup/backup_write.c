@@ -252,7 +252,7 @@ enum im_status backup_create(const char *path, bool replace, uint64_t reserve, s
 		st = open_unfinished(w, err);
 	}
 	if (st != IM_OK) {
-		if (w->fd >= 0 && st != IM_BUSY)
+		if (w->tmp && w->fd >= 0 && st != IM_BUSY)
 			(void)unlink(w->tmp); /* ours and empty */
 		free_writer(w);
 		return st;

@@ -191,7 +191,7 @@ static void on_finish(void *arg)
 	struct request *r;
 
 	while ((r = h->ended)) {
-		list_remove(&h->ended, r);
+		list_remove(&h->ended, r); /* NOLINT(clang-analyzer-unix.Malloc): out of the list, so that it is not met again */
 		h->n--;
 		tell(r);
 		request_free(r);
@@ -441,12 +441,12 @@ void im_http_destroy(struct im_http *h)
 	if (!h)
 		return;
 	while ((r = h->requests)) {
-		list_remove(&h->requests, r);
+		list_remove(&h->requests, r); /* NOLINT(clang-analyzer-unix.Malloc): out of the list, so that it is not met again */
 		(void)curl_multi_remove_handle(h->multi, r->easy); /* it is in it */
 		request_free(r);
 	}
 	while ((r = h->ended)) {
-		list_remove(&h->ended, r);
+		list_remove(&h->ended, r); /* NOLINT(clang-analyzer-unix.Malloc): out of the list, so that it is not met again */
 		request_free(r);
 	}
 	if (h->multi)

@@ -86,8 +86,8 @@ static void take(struct push_access *a, const char *token, int64_t life_s)
 {
 	if (life_s <= 0)
 		life_s = LIFE_S;
-	if (life_s < 2 * LEAST_S)
-		life_s = 2 * LEAST_S;
+	if (life_s < 2LL * LEAST_S)
+		life_s = 2LL * LEAST_S;
 	if (life_s > a->source.most_s)
 		life_s = a->source.most_s;
 	forget(a);
@@ -95,7 +95,7 @@ static void take(struct push_access *a, const char *token, int64_t life_s)
 	a->ends_ms = im_clock_mono_ms() + life_s * 1000;
 	a->refused = false;
 	a->failures = 0;
-	again_in(a, (life_s > 2 * SPARE_S ? life_s - SPARE_S : life_s / 2) * 1000);
+	again_in(a, (life_s > 2LL * SPARE_S ? life_s - SPARE_S : life_s / 2) * 1000);
 	a->source.ready(a->source.arg);
 }
 
@@ -151,7 +151,7 @@ static void sign(struct push_access *a)
 static void renew(void *arg)
 {
 	struct push_access *a = arg;
-	int64_t now = im_clock_mono_ms(), soonest = a->asked_ms + LEAST_S * 1000;
+	int64_t now = im_clock_mono_ms(), soonest = a->asked_ms + LEAST_S * 1000LL;
 
 	if (a->asking)
 		return;

@@ -64,7 +64,7 @@ static bool raw_signature(unsigned char *sig, size_t *len)
 		  BN_bn2binpad(ECDSA_SIG_get0_s(s), sig + P256_HALF, P256_HALF) == P256_HALF;
 
 	ECDSA_SIG_free(s);
-	*len = 2 * P256_HALF;
+	*len = (size_t)2 * P256_HALF;
 	return ok;
 }
 

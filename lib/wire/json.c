@@ -74,7 +74,7 @@ void im_json_base64(struct im_buf *out, const void *data, size_t len)
 	if (len > 0) {
 		*q++ = digits[p[0] >> 2];
 		*q++ = digits[(p[0] & 3) << 4 | (len == 2 ? p[1] >> 4 : 0)];
-		*q++ = len == 2 ? digits[(p[1] & 15) << 2] : (char)'=';
+		*q++ = (char)(len == 2 ? digits[(p[1] & 15) << 2] : '=');
 		*q++ = '=';
 	}
 	*q++ = '"';
