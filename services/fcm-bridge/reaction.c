@@ -103,9 +103,9 @@ static struct row find(int status, const json_t *error)
 	for (size_t i = 0; code && i < sizeof(codes) / sizeof(codes[0]); i++)
 		if (strcmp(codes[i].code, code) == 0)
 			return codes[i];
+	if (!code)
+		code = json_string_value(json_object_get(error, "status"));
 	if (code)
-		r.code = code;
-	else if ((code = json_string_value(json_object_get(error, "status"))))
 		r.code = code;
 	return r;
 }

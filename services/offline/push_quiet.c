@@ -24,6 +24,7 @@ static bool fixed_offset(const char *zone, int *seconds)
 		*seconds = 0;
 		return true;
 	}
+	/* NOLINTNEXTLINE(cert-err34-c): two digits */
 	if (strlen(zone) != 6 || sscanf(zone, "%c%2u:%2u%c", &sign, &h, &m, &rest) != 3 || (sign != '+' && sign != '-') || h > 14 || m > 59)
 		return false;
 	*seconds = (int)(h * 3600 + m * 60) * (sign == '+' ? 1 : -1);

@@ -64,7 +64,7 @@ static bool auth_sign(const struct vendor_app *a, int64_t now_ms, struct im_buf 
 {
 	json_t *header = json_pack("{s:s,s:s,s:s}", "alg", "PS256", "typ", "JWT", "kid", a->text[KID]);
 	json_t *claims = json_pack("{s:s,s:s,s:I,s:I}", "iss", a->text[ISSUER], "aud", AUDIENCE, "iat", (json_int_t)(now_ms / 1000), "exp",
-				   (json_int_t)(now_ms / 1000 + LIFE_S));
+				   (json_int_t)(now_ms / 1000) + LIFE_S);
 	char *h = header ? json_dumps(header, JSON_COMPACT) : NULL, *c = claims ? json_dumps(claims, JSON_COMPACT) : NULL;
 	bool ok = h && c && push_jws_sign(out, PUSH_JWS_PS256, a->key, h, c);
 

@@ -7,7 +7,7 @@
 #include <string.h>
 
 #define TTL_MOST_S 259200
-#define RENEW_S (12 * 3600)
+#define RENEW_S (12LL * 3600)
 
 static const struct push_key keys[] = {
 	{ "app_key", PUSH_KEY_TEXT, true, NULL, 0, 0, NULL },
