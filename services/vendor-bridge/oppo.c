@@ -63,7 +63,7 @@ static void request(const struct vendor_app *a, const struct push_send *s, bool 
 	vendor_body(s, minimal, 600, &body);
 	message = json_pack("{s:i,s:s,s:b,s:{s:s,s:s,s:s,s:s,s:i,s:i,s:s,s:b,s:I,s:i,s:s}}", "target_type", 2, "target_value", s->ticket->token->token,
 			    "verify_registration_id", 0, "notification", "title", im_buf_text(&title), "content", im_buf_text(&body), "channel_id",
-			    vendor_text(a, "channel_id"), "category", vendor_text(a, "category"), "notify_level", atoi(vendor_text(a, "notify_level")),
+			    vendor_text(a, "channel_id"), "category", vendor_text(a, "category"), "notify_level", atoi(vendor_text(a, "notify_level")), /* NOLINT(cert-err34-c): read as a number */
 			    "click_action_type", 0, "action_parameters", parameters ? parameters : "{}", "off_line", 1, "off_line_ttl",
 			    (json_int_t)vendor_ttl_s(s, now_ms, 1, TTL_MOST_S), "notify_id", vendor_notify_id(s), "app_message_id", s->uuid);
 	text = message ? json_dumps(message, JSON_COMPACT) : NULL;
