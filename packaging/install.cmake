@@ -8,9 +8,13 @@ endif()
 set(root "$ENV{DESTDIR}")
 file(READ ${source}/systemd/sandbox.conf SANDBOX)
 
-foreach(unit broker seqgen offline)
+foreach(unit broker seqgen offline push@)
   configure_file(${source}/systemd/mosquitto-im-${unit}.service.in
     ${root}${CMAKE_INSTALL_PREFIX}/lib/systemd/system/mosquitto-im-${unit}.service @ONLY)
+endforeach()
+# One program is six bridges, by the name it is called by.
+foreach(vendor huawei harmony xiaomi oppo vivo honor)
+  file(CREATE_LINK im-vendor-bridge ${root}${LIBEXEC}/im-${vendor}-bridge SYMBOLIC)
 endforeach()
 configure_file(${source}/systemd/mosquitto-im.sysusers ${root}${CMAKE_INSTALL_PREFIX}/lib/sysusers.d/mosquitto-im.conf @ONLY)
 

@@ -38,11 +38,11 @@ def keys(place):
 
 @pytest.fixture
 def make(tmp_path):
-    """make(endpoint=..., times) -> a driver, stopped at the end of the test."""
+    """make(provider, times) -> a driver, stopped at the end of the test."""
     drives = []
 
-    def build(**times):
-        d = Drive(tmp_path, **times)
+    def build(provider="apns", **times):
+        d = Drive(tmp_path, provider, **times)
         drives.append(d)
         return d
     yield build

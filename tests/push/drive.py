@@ -1,4 +1,4 @@
-"""Drives services/apns-bridge through tests/push/apns_drive.c."""
+"""Drives a bridge's driver through tests/push/drive.c."""
 import json
 import os
 import pathlib
@@ -21,13 +21,13 @@ def uuid(i):
 
 
 class Drive:
-    def __init__(self, folder, **times):
-        self.dir = pathlib.Path(folder)
+    def __init__(self, folder, provider="apns", **times):
+        self.dir, self.provider = pathlib.Path(folder), provider
         self.state = self.dir / "state"
         self.state.mkdir(exist_ok=True, mode=0o700)
         self.log_path = self.dir / "drive.log"
         self.log_file = open(self.log_path, "ab")
-        self.process = subprocess.Popen([str(BUILD / "bin/apns_drive")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log_file, text=True)
+        self.process = subprocess.Popen([str(BUILD / "bin/push_drive"), provider], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log_file, text=True)
         self.events = queue.Queue()
         self.results = {}
         self.row = 0
@@ -71,7 +71,7 @@ class Drive:
     def app(self, name="chat", **keys):
         """Writes an app's file; a value of None leaves the key out."""
         lines = [f"{k} {v}" for k, v in keys.items() if v is not None]
-        path = self.dir / f"apns.{name}.conf"
+        path = self.dir / f"{self.provider}.{name}.conf"
         path.write_text("\n".join(lines) + "\n")
         path.chmod(0o600)
 

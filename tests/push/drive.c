@@ -1,5 +1,5 @@
 /*
- * The driver of services/apns-bridge without the core: JSON lines in, JSON lines out.
+ * A bridge's driver without the core: JSON lines in, JSON lines out. usage: push_drive PROVIDER
  *
  *     {"op":"start","dir":"...","state_dir":"..."}      -> {"event":"started"} | {"event":"refused","text":"..."}
  *     {"op":"reload","dir":"..."}                       -> {"event":"reloaded"} | {"event":"refused","text":"..."}
@@ -11,7 +11,10 @@
 #include "apns.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "fcm.h"
 #include "times.h"
+#include "vendor.h"
+#include "webpush.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -22,6 +25,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+static struct push_driver driver;
 
 static const char *const class_names[] = {
 	[PUSH_ACCEPTED] = "accepted", [PUSH_UNSENT] = "unsent", [PUSH_UNREACHABLE] = "unreachable", [PUSH_UNKNOWN] = "unknown",
@@ -128,6 +133,8 @@ static struct item *item_create(struct drive *d, json_t *spec, uint64_t row)
 	i->token.app = text_of(spec, "app");
 	i->token.env = text_of(spec, "env");
 	i->token.token = text_of(spec, "token");
+	i->token.p256dh = text_of(spec, "p256dh");
+	i->token.auth = text_of(spec, "auth");
 	i->job.kind = (Im__Push__Kind)number_of(spec, "kind");
 	i->job.deadline_ms = json_object_get(spec, "deadline_ms") ? number_of(spec, "deadline_ms") : im_clock_wall_ms() + 3600000;
 	i->ticket.token = &i->token;
@@ -177,7 +184,7 @@ static void send_one(struct drive *d, json_t *spec, uint64_t row)
 {
 	const struct item *i = item_create(d, spec, row);
 
-	apns_driver.send(d->driver, &i->send, json_is_true(json_object_get(spec, "minimal")));
+	driver.send(d->driver, &i->send, json_is_true(json_object_get(spec, "minimal")));
 }
 
 /* ---- a load */
@@ -189,7 +196,7 @@ static void load_more(struct drive *d)
 
 	if (!l->spec || l->sent == l->n || !d->driver)
 		return;
-	room = apns_driver.room(d->driver, text_of(l->spec, "app"), text_of(l->spec, "env"));
+	room = driver.room(d->driver, text_of(l->spec, "app"), text_of(l->spec, "env"));
 	for (; room > 0 && l->sent < l->n; room--)
 		send_one(d, l->spec, ++l->sent);
 }
@@ -232,9 +239,9 @@ static void on_result(void *arg, uint64_t row, const struct push_result *r)
 		load_more(d);
 		return;
 	}
-	say(json_pack("{s:s, s:I, s:s, s:i, s:s, s:s, s:I, s:I}", "event", "result", "row", (json_int_t)row, "class", class_names[r->class], "status",
+	say(json_pack("{s:s, s:I, s:s, s:i, s:s, s:s, s:I, s:I, s:I}", "event", "result", "row", (json_int_t)row, "class", class_names[r->class], "status",
 		      r->status, "reason", r->reason, "id", r->provider_id, "retry_after_ms", (json_int_t)r->retry_after_ms, "invalid_since_ms",
-		      (json_int_t)r->invalid_since_ms));
+		      (json_int_t)r->invalid_since_ms, "hold_until_ms", (json_int_t)r->hold_until_ms));
 }
 
 static void on_room(void *arg)
@@ -254,9 +261,9 @@ static void op_start(struct drive *d, json_t *op)
 
 	if (fresh)
 		copy_text(d->state_dir, sizeof(d->state_dir), text_of(op, "state_dir"), ".");
-	st = push_apps_read(text_of(op, "dir"), "apns", apns_driver.keys, &apps, &n, &err);
+	st = push_apps_read(text_of(op, "dir"), driver.provider, driver.keys, &apps, &n, &err);
 	if (st == IM_OK)
-		st = fresh ? apns_driver.start(&d->host, apps, n, &d->driver, &err) : apns_driver.reload(d->driver, apps, n, &err);
+		st = fresh ? driver.start(&d->host, apps, n, &d->driver, &err) : driver.reload(d->driver, apps, n, &err);
 	if (apps)
 		push_apps_free(apps, n);
 	if (st == IM_OK)
@@ -269,7 +276,7 @@ static void op_stop(struct drive *d, json_t *op)
 {
 	(void)op;
 	if (d->driver)
-		apns_driver.stop(d->driver);
+		driver.stop(d->driver);
 	d->driver = NULL;
 	while (d->items)
 		item_remove(d, d->items->send.row);
@@ -285,13 +292,13 @@ static void op_send(struct drive *d, json_t *op)
 
 static void op_room(struct drive *d, json_t *op)
 {
-	say(json_pack("{s:s, s:I}", "event", "room", "n", (json_int_t)apns_driver.room(d->driver, text_of(op, "app"), text_of(op, "env"))));
+	say(json_pack("{s:s, s:I}", "event", "room", "n", (json_int_t)driver.room(d->driver, text_of(op, "app"), text_of(op, "env"))));
 }
 
 static void op_drain(struct drive *d, json_t *op)
 {
 	(void)op;
-	apns_driver.drain(d->driver);
+	driver.drain(d->driver);
 }
 
 static void op_metrics(struct drive *d, json_t *op)
@@ -300,7 +307,7 @@ static void op_metrics(struct drive *d, json_t *op)
 
 	(void)op;
 	im_buf_init(&text);
-	apns_driver.metrics(d->driver, &text);
+	driver.metrics(d->driver, &text);
 	say(json_pack("{s:s, s:s, s:I}", "event", "metrics", "text", im_buf_text(&text), "kib", (json_int_t)resident_kib()));
 	im_buf_finish(&text);
 }
@@ -367,14 +374,28 @@ static void on_input(void *arg, bool readable, bool writable)
 	}
 }
 
-int main(void)
+static bool find_driver(const char *provider)
+{
+	const struct push_driver *const others[] = {&apns_driver, &fcm_driver, &webpush_driver};
+
+	for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++)
+		if (strcmp(others[i]->provider, provider) == 0) {
+			driver = *others[i];
+			return true;
+		}
+	return vendor_driver(provider, &driver);
+}
+
+int main(int argc, char **argv)
 {
 	static struct drive d;
 
-	im_log_open("apns-drive", IM_LOG_DEBUG, NULL);
+	if (argc != 2 || !find_driver(argv[1]) || sodium_init() < 0) {
+		(void)fprintf(stderr, "usage: push_drive PROVIDER\n");
+		return 2;
+	}
+	im_log_open("push-drive", IM_LOG_DEBUG, NULL);
 	(void)signal(SIGPIPE, SIG_IGN); /* as service_main does */
-	if (sodium_init() < 0)
-		return 1;
 	d.host = (struct push_host){.loop = im_loop_create(), .state_dir = d.state_dir, .result = on_result, .room = on_room, .arg = &d};
 	(void)fcntl(STDIN_FILENO, F_SETFL, O_NONBLOCK);
 	d.input = im_watch_create(d.host.loop, STDIN_FILENO, on_input, &d);
