@@ -84,8 +84,8 @@ SABOTAGES = {
         ("--faults", "kill"), "LOST", {"CURSOR"}),  # an im/v1/ack is lost as well
     "ack-despite-error": Sabotage(
         "what the journal could not write is acknowledged all the same",
-        [("plugin/route.c", "\tst = append(b);\n\tif (st == IM_OK)\n\t\treturn ROUTE_SWALLOW;\n\tif (st == IM_BAD_INPUT) {",
-          "\tst = append(b);\n\tif (st == IM_OK || st == IM_FAILED)\n\t\treturn ROUTE_SWALLOW;\n\tif (st == IM_BAD_INPUT) {")],
+        [("plugin/route.c", "\tst = append(b, &b->rec);\n\tif (st == IM_OK)\n\t\treturn ROUTE_SWALLOW;\n\tif (st == IM_BAD_INPUT) {",
+          "\tst = append(b, &b->rec);\n\tif (st == IM_OK || st == IM_FAILED)\n\t\treturn ROUTE_SWALLOW;\n\tif (st == IM_BAD_INPUT) {")],
         ("--faults", "kill,disk"), "LOST", {"CURSOR"}),
     "dedupe-off": Sabotage(
         "a message id that was there before is not looked for",
@@ -114,9 +114,9 @@ SABOTAGES = {
     "skip-repeats": Sabotage(
         "what comes a second time is acknowledged and dropped as known, without asking what became of the first (as EMQX takes DUP)",
         [("plugin/route.c", "static enum route_verdict route_ours(struct publish *b)\n{", SEEN),
-         ("plugin/route.c", "\tst = append(b);\n\tif (st == IM_OK)\n\t\treturn ROUTE_SWALLOW;\n\tif (st == IM_BAD_INPUT) {",
+         ("plugin/route.c", "\tst = append(b, &b->rec);\n\tif (st == IM_OK)\n\t\treturn ROUTE_SWALLOW;\n\tif (st == IM_BAD_INPUT) {",
           "\tif (b->rec.kind == IM__BUS__KIND__KIND_SEND && b->rec.id[0] && seen(b))\n\t\treturn ROUTE_SWALLOW;\n"
-          "\tst = append(b);\n\tif (st == IM_OK)\n\t\treturn ROUTE_SWALLOW;\n\tif (st == IM_BAD_INPUT) {")],
+          "\tst = append(b, &b->rec);\n\tif (st == IM_OK)\n\t\treturn ROUTE_SWALLOW;\n\tif (st == IM_BAD_INPUT) {")],
         ("--faults", "kill,disk"), "LOST", set()),  # a first try that the journal could not take
     "delivered-when-handed": Sabotage(
         "when a connection ends, a device has got all that was handed to the broker for it",
