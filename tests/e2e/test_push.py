@@ -166,6 +166,7 @@ def test_jobs_survive_the_service_and_the_bridge(im, bridge):
     assert bridge.job().key == second["msgid"]
     bridge.hello()  # the bridge has lost it
     assert bridge.job().key == second["msgid"]
+    time.sleep(2.5)  # time enough to store a position that has passed it, if it were wrong
     im.kill("im-offline")
     again = bridge.job(30)
     assert again.key == second["msgid"]
