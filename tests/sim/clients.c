@@ -464,7 +464,10 @@ static void ack(struct sim_device *dev, int conv, uint64_t delivered, bool read)
 	r.n_cursors = 1;
 	COUNT(client_acks);
 	sim_trace("%s acks %s %llu", dev->client_id, sim_conv_names[conv], (unsigned long long)delivered);
-	if (accept(&r, &died, &failed_in) && dev->acked[conv] < delivered && delivered <= dev->newest[conv])
+	if (!accept(&r, &died, &failed_in) || delivered > dev->newest[conv])
+		return;
+	check_acked(index_of(dev), conv, delivered);
+	if (dev->acked[conv] < delivered)
 		dev->acked[conv] = delivered;
 }
 

@@ -72,6 +72,7 @@ bool message_visible(const struct sim_message *m, int user);   /* by what the st
 uint64_t newest_there(int conv);
 bool device_known(unsigned device);                            /* the store has it */
 void check_received(struct sim_device *dev, const struct sim_message *m); /* in order, without a hole; called before it is noted */
+void check_acked(unsigned device, int conv, uint64_t seq);     /* and its ack is in the journal */
 
 /* "key": as text or number in one of our own JSON texts, from `at` on. */
 bool json_text(const char *at, const char *key, char *out, size_t room);
