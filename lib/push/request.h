@@ -9,8 +9,8 @@
 
 struct json_t;
 
-#define PUSH_URL_MAX 512
-#define PUSH_HEADERS_MAX 4
+#define PUSH_URL_MAX 2100 /* a browser's endpoint may have 2048 bytes */
+#define PUSH_HEADERS_MAX 6
 
 struct push_request {
 	char url[PUSH_URL_MAX];

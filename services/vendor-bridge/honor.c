@@ -28,17 +28,7 @@ static const char *const texts[] = { "app_id", "client_id", "client_secret_file"
 static void auth_request(const struct vendor_app *a, int64_t now_ms, struct push_request *r)
 {
 	(void)now_ms;
-	push_request_url(r, "%s/auth/token", a->auth_endpoint);
-	push_request_field(r, "grant_type", "client_credentials");
-	push_request_field(r, "client_id", vendor_text(a, "client_id"));
-	push_request_field(r, "client_secret", vendor_text(a, "client_secret_file"));
-}
-
-static const char *auth_answer(const json_t *answer, int64_t *life_s, char code[PUSH_REASON_MAX])
-{
-	*life_s = json_integer_value(json_object_get(answer, "expires_in"));
-	vendor_code_of(json_object_get(answer, "error"), code);
-	return json_string_value(json_object_get(answer, "access_token"));
+	vendor_oauth_request(a, "/auth/token", r);
 }
 
 static void request(const struct vendor_app *a, const struct push_send *s, bool minimal, const char *token, int64_t now_ms, struct push_request *r)
@@ -85,5 +75,5 @@ static void code(const json_t *answer, const char *token, char out[PUSH_REASON_M
 
 const struct vendor vendor_honor = {
 	.provider = "honor", .keys = keys, .texts = texts, .auth = VENDOR_AUTH_FETCH, .auth_most_s = 86400, .auth_request = auth_request,
-	.auth_answer = auth_answer, .request = request, .code = code,
+	.auth_answer = vendor_oauth_answer, .request = request, .code = code,
 };

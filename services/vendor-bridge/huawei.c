@@ -27,17 +27,7 @@ static const char *const texts[] = { "client_id", "client_secret_file", "categor
 static void auth_request(const struct vendor_app *a, int64_t now_ms, struct push_request *r)
 {
 	(void)now_ms;
-	push_request_url(r, "%s/oauth2/v3/token", a->auth_endpoint);
-	push_request_field(r, "grant_type", "client_credentials");
-	push_request_field(r, "client_id", vendor_text(a, "client_id"));
-	push_request_field(r, "client_secret", vendor_text(a, "client_secret_file"));
-}
-
-static const char *auth_answer(const json_t *answer, int64_t *life_s, char code[PUSH_REASON_MAX])
-{
-	*life_s = json_integer_value(json_object_get(answer, "expires_in"));
-	vendor_code_of(json_object_get(answer, "error"), code);
-	return json_string_value(json_object_get(answer, "access_token"));
+	vendor_oauth_request(a, "/oauth2/v3/token", r);
 }
 
 static json_t *notification(const struct vendor_app *a, const struct push_send *s, bool minimal)
@@ -97,5 +87,5 @@ static void code(const json_t *answer, const char *token, char out[PUSH_REASON_M
 
 const struct vendor vendor_huawei = {
 	.provider = "huawei", .keys = keys, .texts = texts, .auth = VENDOR_AUTH_FETCH, .auth_most_s = 3600, .auth_request = auth_request,
-	.auth_answer = auth_answer, .request = request, .code = code,
+	.auth_answer = vendor_oauth_answer, .request = request, .code = code,
 };

@@ -54,6 +54,11 @@ bool vendor_driver(const char *provider, struct push_driver *out);
 
 /* ---- for the tables */
 
+/* OAuth 2 client credentials, of the texts client_id and client_secret_file: for auth_request and as auth_answer. */
+void vendor_oauth_request(const struct vendor_app *a, const char *path, struct push_request *out);
+const char *vendor_oauth_answer(const json_t *answer, int64_t *life_s, char code[PUSH_REASON_MAX]);
+
+
 void vendor_code_of(const json_t *value, char code[PUSH_REASON_MAX]); /* a number or a string */
 const char *vendor_text(const struct vendor_app *a, const char *name);
 

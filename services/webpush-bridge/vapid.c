@@ -45,7 +45,7 @@ static char *make_header(const struct vapid *v, const char *origin, int64_t expi
 	im_buf_init(&b);
 	im_buf_init(&claims);
 	im_buf_printf(&claims, "{\"aud\":\"%s\",\"exp\":%lld,\"sub\":\"%s\"}", origin, (long long)expires_s, v->subject);
-	im_buf_add_str(&b, "Authorization: vapid t=");
+	im_buf_add_str(&b, "vapid t=");
 	if (!claims.failed && push_jws_sign(&b, PUSH_JWS_ES256, v->key, "{\"typ\":\"JWT\",\"alg\":\"ES256\"}", im_buf_text(&claims))) {
 		im_buf_printf(&b, ", k=%s", v->point);
 		header = b.failed ? NULL : strdup(im_buf_text(&b));

@@ -13,7 +13,7 @@ struct vapid;
 enum im_status vapid_create(const struct push_app *app, struct vapid **out, struct im_err *err);
 void vapid_destroy(struct vapid *v); /* NULL is fine */
 
-/* "Authorization: vapid t=..., k=..." for this origin ("https://host[:port]"). Lives until the next call. NULL: out of memory. */
+/* Authorization's "vapid t=..., k=..." for this origin ("https://host[:port]"). Lives until the next call. NULL: out of memory. */
 const char *vapid_header(struct vapid *v, const char *origin, int64_t now_ms);
 
 #endif

@@ -3,8 +3,8 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "encrypt.h"
-#include "io/http.h"
 #include "push/jose.h"
+#include "push/sender.h"
 #include "push/text.h"
 #include "vapid.h"
 
@@ -14,14 +14,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define IN_FLIGHT_MOST 1024u /* of an app */
-#define HOST_MOST 512u       /* of them to one host: a slow service leaves room for the others */
+#define HOST_MOST 512u       /* of an app's 1024 under way to one host: a slow service leaves room for the others */
 #define ORIGIN_MOST 300u     /* https://, 253 of a name, a port */
 #define HOST_WAIT_MS 5000    /* a push for a host that has enough under way */
 #define BUCKET 512u          /* texts are padded to multiples of it */
 #define TEXT_MOST 2400u      /* bytes of a body's text inside the JSON: with the rest it stays below WEBPUSH_TEXT_MAX */
 #define TITLE_MOST 300u
-#define CONNECTIONS 8u       /* to one host */
 #define ANSWER_MOST 4096u    /* nobody needs more of what a push service says */
 
 struct host {
@@ -31,34 +29,18 @@ struct host {
 };
 
 struct app {
-	struct app *next;
-	char *name;
+	struct push_sender sender;  /* first */
 	struct vapid *vapid;
-	struct im_http *http;
 	char *allow_hosts;          /* "" = any */
 	int64_t ttl_most_s;
-	bool allow_ports, allow_private;
+	bool allow_ports;
 	const char *urgency;
-	unsigned n;                 /* under way */
-	uint64_t answers[6];        /* by hundred of the status; 0: none came */
-};
-
-struct webpush {
-	const struct push_host *host;
-	struct app *apps;
-	struct host *hosts;
-	struct sending *all;
-	bool draining;
+	struct host *hosts;         /* with something under way */
 };
 
 struct sending {
-	struct sending *prev, *next;
-	struct webpush *w;
-	struct app *app;            /* NULL: it was replaced by a reload */
+	struct push_sending sending; /* first */
 	struct host *to;
-	uint64_t row;
-	bool soon;                  /* `result` is told in a moment; nothing was sent */
-	struct push_result result;
 };
 
 /* ---- the endpoint */
@@ -113,27 +95,31 @@ static bool host_allowed(const struct app *a, const char *host)
 	return false;
 }
 
-static struct host *host_get(struct webpush *w, const char *name)
+/* One place at the host. NULL: it has enough under way, or there is no memory. */
+static struct host *host_take(struct app *a, const char *name)
 {
 	size_t len = strlen(name);
-	struct host *h = w->hosts;
+	struct host *h = a->hosts;
 
 	while (h && strcmp(h->name, name) != 0)
 		h = h->next;
-	if (h)
-		return h;
-	h = calloc(1, sizeof(*h) + len + 1);
-	if (!h)
+	if (!h) {
+		h = calloc(1, sizeof(*h) + len + 1);
+		if (!h)
+			return NULL;
+		memcpy(h->name, name, len + 1);
+		h->next = a->hosts;
+		a->hosts = h;
+	}
+	if (h->n == HOST_MOST)
 		return NULL;
-	memcpy(h->name, name, len + 1);
-	h->next = w->hosts;
-	w->hosts = h;
+	h->n++;
 	return h;
 }
 
-static void host_release(struct webpush *w, struct host *h)
+static void host_release(struct app *a, struct host *h)
 {
-	struct host **link = &w->hosts;
+	struct host **link = &a->hosts;
 
 	if (--h->n)
 		return;
@@ -143,55 +129,7 @@ static void host_release(struct webpush *w, struct host *h)
 	free(h);
 }
 
-/* ---- telling, never inside send */
-
-static void sending_free(struct sending *s)
-{
-	struct webpush *w = s->w;
-
-	*(s->prev ? &s->prev->next : &w->all) = s->next;
-	if (s->next)
-		s->next->prev = s->prev;
-	if (s->to)
-		host_release(w, s->to);
-	if (s->app)
-		s->app->n--;
-	free(s);
-}
-
-static void tell(struct sending *s, const struct push_result *r)
-{
-	struct webpush *w = s->w;
-	uint64_t row = s->row;
-
-	sending_free(s);
-	w->host->result(w->host->arg, row, r);
-	w->host->room(w->host->arg);
-}
-
-static void tell_known(void *arg)
-{
-	struct sending *s = arg;
-	struct push_result r = s->result;
-
-	tell(s, &r);
-}
-
-static void set(struct push_result *r, enum push_class class, int status, const char *reason)
-{
-	*r = (struct push_result){ .class = class, .status = status };
-	(void)snprintf(r->reason, sizeof(r->reason), "%s", reason);
-}
-
-static void fail_soon(struct sending *s, enum push_class class, const char *reason)
-{
-	set(&s->result, class, 0, reason);
-	if (class == PUSH_TOKEN_RATE)
-		s->result.retry_after_ms = HOST_WAIT_MS;
-	s->soon = true;
-	if (im_loop_defer(s->w->host->loop, tell_known, s) != IM_OK)
-		tell(s, &s->result); /* out of memory: better inside the call than never */
-}
+/* ---- results */
 
 /*
  * Whoever answers is named by a user, so nothing of it may hold up the others: what elsewhere would open a breaker holds
@@ -211,50 +149,29 @@ static enum push_class class_of(int status)
 	return PUSH_BUG; /* 3xx are not followed */
 }
 
-static void set_reason(struct push_result *r, const struct im_http_answer *a)
+static void judge(struct push_sending *s, const struct im_http_answer *a, int64_t retry_after_ms, struct push_result *r)
 {
-	size_t n = 0;
+	const char *location = im_http_header(a, "location"), *slash = location ? strrchr(location, '/') : NULL;
 
-	(void)snprintf(r->reason, sizeof(r->reason), "%d", a->status);
+	(void)s;
+	r->class = class_of(a->status);
+	r->status = a->status;
+	r->retry_after_ms = retry_after_ms;
 	if (a->len == 0 || a->status < 300)
-		return;
-	n = strlen(r->reason);
-	(void)snprintf(r->reason + n, sizeof(r->reason) - n, " %s", a->body);
-	for (char *p = r->reason; *p; p++)
-		if (*p < 0x20 || *p >= 0x7f)
-			*p = '?';
+		(void)snprintf(r->reason, sizeof(r->reason), "%d", a->status);
+	else
+		(void)snprintf(r->reason, sizeof(r->reason), "%d %s", a->status, a->body); /* cut: its beginning says enough */
+	push_result_clean(r);
+	if (location && r->class == PUSH_ACCEPTED)
+		(void)snprintf(r->provider_id, sizeof(r->provider_id), "%s", slash ? slash + 1 : location);
 }
 
-static void on_answer(void *arg, const struct im_http_answer *a)
+/* Also what may have been worked off: Topic makes a repeat replace it. */
+static void judge_failure(enum im_http_error error, struct push_result *r)
 {
-	struct sending *s = arg;
-	struct push_result r;
-	const char *after, *location;
-
-	s->app->answers[a->error == IM_HTTP_OK && a->status < 600 ? a->status / 100 : 0]++;
-	switch (a->error) {
-	case IM_HTTP_OK:
-		set(&r, class_of(a->status), a->status, "");
-		set_reason(&r, a);
-		after = im_http_header(a, "retry-after");
-		if (after)
-			r.retry_after_ms = push_retry_after(after, im_clock_wall_ms());
-		location = im_http_header(a, "location");
-		if (location && r.class == PUSH_ACCEPTED)
-			(void)snprintf(r.provider_id, sizeof(r.provider_id), "%s", strrchr(location, '/') ? strrchr(location, '/') + 1 : location);
-		break;
-	case IM_HTTP_FORBIDDEN:
-		set(&r, PUSH_TOKEN_INVALID, 0, "address not allowed");
-		break;
-	case IM_HTTP_TIMEOUT:
-	case IM_HTTP_BROKEN:
-		set(&r, PUSH_UNKNOWN, 0, a->error == IM_HTTP_TIMEOUT ? "timeout" : "broken");
-		r.class = PUSH_TOKEN_RATE; /* Topic makes a repeat replace it */
-		break;
-	default:
-		set(&r, PUSH_TOKEN_RATE, 0, a->error == IM_HTTP_UNTRUSTED ? "untrusted" : "unreachable");
-	}
-	tell(s, &r);
+	r->class = error == IM_HTTP_FORBIDDEN ? PUSH_TOKEN_INVALID : PUSH_TOKEN_RATE;
+	if (error == IM_HTTP_FORBIDDEN)
+		(void)snprintf(r->reason, sizeof(r->reason), "address not allowed");
 }
 
 /* ---- the text, for the page's service worker */
@@ -322,97 +239,59 @@ static bool body_of(const struct push_send *s, bool minimal, uint8_t out[WEBPUSH
 	return ok;
 }
 
-static enum im_status post(struct sending *s, const struct push_send *p, const char *origin, const uint8_t *body, size_t len)
+static bool put_headers(const struct app *a, const struct push_send *p, const char *origin, struct push_request *r)
 {
 	int64_t now = im_clock_wall_ms(), ttl = p->job->deadline_ms > now ? (p->job->deadline_ms - now) / 1000 : 0;
-	const char *vapid = vapid_header(s->app->vapid, origin, now);
-	char ttl_line[32], urgency[32], topic[48];
-	const char *headers[] = { vapid, ttl_line, urgency, topic, "Content-Encoding: aes128gcm", "Content-Type: application/octet-stream", NULL };
+	const char *vapid = vapid_header(a->vapid, origin, now);
 
 	if (!vapid)
-		return IM_FAILED;
-	(void)snprintf(ttl_line, sizeof(ttl_line), "TTL: %lld", (long long)(ttl > s->app->ttl_most_s ? s->app->ttl_most_s : ttl));
-	(void)snprintf(urgency, sizeof(urgency), "Urgency: %s", p->job->kind == IM__PUSH__KIND__KIND_BADGE ? "low" : s->app->urgency);
-	(void)snprintf(topic, sizeof(topic), "Topic: %s", p->thread); /* the newest of a conversation replaces what has not arrived yet */
-	return im_http_post(s->app->http, p->ticket->token->token, headers, body, len, on_answer, s);
+		return false;
+	push_request_header(r, "Authorization", "%s", vapid);
+	push_request_header(r, "TTL", "%lld", (long long)(ttl > a->ttl_most_s ? a->ttl_most_s : ttl));
+	push_request_header(r, "Urgency", "%s", p->job->kind == IM__PUSH__KIND__KIND_BADGE ? "low" : a->urgency);
+	push_request_header(r, "Topic", "%s", p->thread); /* the newest of a conversation replaces what has not arrived yet */
+	push_request_header(r, "Content-Encoding", "aes128gcm");
+	push_request_header(r, "Content-Type", "application/octet-stream");
+	return true;
 }
 
-static struct sending *sending_create(struct webpush *w, struct app *a, uint64_t row)
+static bool refuse(struct push_sending *s, enum push_class class, const char *why)
 {
-	struct sending *s = calloc(1, sizeof(*s));
-
-	if (!s)
-		return NULL;
-	s->w = w;
-	s->app = a;
-	s->row = row;
-	s->next = w->all;
-	if (s->next)
-		s->next->prev = s;
-	w->all = s;
-	a->n++;
-	return s;
+	push_sending_set(s, class, why);
+	if (class == PUSH_TOKEN_RATE)
+		s->result.retry_after_ms = HOST_WAIT_MS;
+	return false;
 }
 
-static struct app *app_find(const struct webpush *w, const char *name)
+static bool request(struct push_sending *s, const struct push_send *p, bool minimal, struct push_request *r)
 {
-	struct app *a = w->apps;
-
-	while (a && strcmp(a->name, name) != 0)
-		a = a->next;
-	return a;
-}
-
-static void webpush_send(void *driver, const struct push_send *p, bool minimal)
-{
-	struct webpush *w = driver;
-	struct app *a = app_find(w, p->ticket->token->app);
-	struct sending *s = a ? sending_create(w, a, p->row) : NULL;
+	struct app *a = (struct app *)s->sender;
+	struct sending *own = (struct sending *)s;
 	uint8_t body[WEBPUSH_BODY_MAX];
 	struct endpoint e;
-	const char *problem;
-	struct host *h;
+	const char *problem = endpoint_problem(a, p->ticket->token->token, &e);
 	size_t len;
 
-	if (!s) { /* room said otherwise: no memory */
-		struct push_result r;
-
-		set(&r, PUSH_UNSENT, 0, "out of memory");
-		w->host->result(w->host->arg, p->row, &r);
-		return;
-	}
-	problem = endpoint_problem(a, p->ticket->token->token, &e);
 	if (!problem && !host_allowed(a, e.host))
 		problem = "host not allowed";
-	if (problem) {
-		fail_soon(s, PUSH_TOKEN_INVALID, problem);
-		return;
-	}
-	h = host_get(w, e.host);
-	if (h && h->n < HOST_MOST) {
-		s->to = h;
-		h->n++;
-	} else {
-		if (h && h->n == 0) {
-			h->n = 1;
-			host_release(w, h);
-		}
-		fail_soon(s, PUSH_TOKEN_RATE, "host busy");
-		return;
-	}
+	if (problem)
+		return refuse(s, PUSH_TOKEN_INVALID, problem);
+	own->to = host_take(a, e.host);
+	if (!own->to)
+		return refuse(s, PUSH_TOKEN_RATE, "host busy");
 	if (!body_of(p, minimal, body, &len, &problem))
-		fail_soon(s, problem ? PUSH_TOKEN_INVALID : PUSH_BUG, problem ? problem : "not encrypted");
-	else if (post(s, p, e.origin, body, len) != IM_OK)
-		fail_soon(s, PUSH_UNSENT, "not sent");
+		return problem ? refuse(s, PUSH_TOKEN_INVALID, problem) : refuse(s, PUSH_BUG, "not encrypted");
+	push_request_url(r, "%s", p->ticket->token->token);
+	im_buf_add(&r->body, body, len);
+	return put_headers(a, p, e.origin, r);
 }
 
-static size_t webpush_room(void *driver, const char *app, const char *env)
+static void end(struct push_sending *s)
 {
-	const struct webpush *w = driver;
-	const struct app *a = app_find(w, app);
+	struct sending *own = (struct sending *)s;
 
-	(void)env;
-	return !a || w->draining || a->n >= IN_FLIGHT_MOST ? 0 : IN_FLIGHT_MOST - a->n;
+	if (own->to)
+		host_release((struct app *)s->sender, own->to);
 }
 
 /* ---- apps */
@@ -430,152 +309,60 @@ static const struct push_key keys[] = {
 	{ NULL, PUSH_KEY_TEXT, false, NULL, 0, 0, NULL },
 };
 
-static void apps_free(struct app *list)
+static void app_close(struct push_sender *s)
 {
-	struct app *a;
+	struct app *a = (struct app *)s;
 
-	while ((a = list)) {
-		list = a->next;
-		im_http_destroy(a->http);
-		vapid_destroy(a->vapid);
-		free(a->name);
-		free(a->allow_hosts);
-		free(a);
-	}
+	vapid_destroy(a->vapid);
+	free(a->allow_hosts);
 }
 
-static enum im_status app_create(struct webpush *w, const struct push_app *from, struct app **out, struct im_err *err)
+static enum im_status app_open(struct push_sender *s, const struct push_app *from, struct im_http_options *http, struct push_access_source *source,
+			       struct im_err *err)
 {
 	bool private = push_app_bool(from, "allow_private");
-	struct im_http_options o = { .host_connections = CONNECTIONS, .answer_max = ANSWER_MOST,
-				     .address_allowed = private ? NULL : im_http_is_public };
-	struct app *a = calloc(1, sizeof(*a));
-	enum im_status st;
+	struct app *a = (struct app *)s;
 
-	if (!a)
-		return im_fail(err, IM_FAILED, "out of memory");
-	if (push_app_has(from, "ca_file"))
-		o.ca_file = push_app_text(from, "ca_file");
-	a->name = strdup(push_app_name(from));
+	(void)source; /* each request is signed */
+	http->answer_max = ANSWER_MOST;
+	http->address_allowed = private ? NULL : im_http_is_public;
 	a->allow_hosts = strdup(push_app_text(from, "allow_hosts"));
 	a->allow_ports = push_app_bool(from, "allow_ports");
-	a->allow_private = private;
 	a->ttl_most_s = push_app_number(from, "ttl_most");
 	a->urgency = strcmp(push_app_text(from, "urgency"), "high") == 0 ? "high" : "normal";
-	st = a->name && a->allow_hosts ? vapid_create(from, &a->vapid, err) : im_fail(err, IM_FAILED, "out of memory");
-	if (st == IM_OK)
-		st = im_http_create(w->host->loop, &o, &a->http, err);
-	if (st != IM_OK) {
-		apps_free(a);
-		return st;
-	}
 	if (private)
-		im_log(IM_LOG_WARNING, "evt=webpush_private app=%s why=\"allow_private: users may point pushes at this network\"", a->name);
-	*out = a;
-	return IM_OK;
+		im_log(IM_LOG_WARNING, "evt=webpush_private app=%s why=\"allow_private: users may point pushes at this network\"", s->name);
+	return a->allow_hosts ? vapid_create(from, &a->vapid, err) : im_fail(err, IM_FAILED, "out of memory");
 }
 
-static enum im_status apps_create(struct webpush *w, struct push_app *const *from, size_t n, struct app **out, struct im_err *err)
+static const struct push_sender_kind kind = {
+	.provider = "webpush",
+	.sender_size = sizeof(struct app),
+	.sending_size = sizeof(struct sending),
+	.most = 1024,
+	.connections = 8,
+	.open = app_open,
+	.close = app_close,
+	.request = request,
+	.judge = judge,
+	.judge_failure = judge_failure,
+	.end = end,
+};
+
+static enum im_status start(const struct push_host *host, struct push_app *const *apps, size_t n, void **out, struct im_err *err)
 {
-	struct app *list = NULL, *a;
-
-	for (size_t i = 0; i < n; i++) {
-		enum im_status st = app_create(w, from[i], &a, err);
-
-		if (st != IM_OK) {
-			apps_free(list);
-			return st;
-		}
-		a->next = list;
-		list = a;
-	}
-	*out = list;
-	return IM_OK;
-}
-
-static void webpush_stop(void *driver)
-{
-	struct webpush *w = driver;
-
-	if (!w)
-		return;
-	while (w->all)
-		sending_free(w->all);
-	apps_free(w->apps);
-	free(w);
-}
-
-static enum im_status webpush_start(const struct push_host *host, struct push_app *const *apps, size_t n, void **out, struct im_err *err)
-{
-	struct webpush *w = calloc(1, sizeof(*w));
-	enum im_status st;
-
-	if (!w)
-		return im_fail(err, IM_FAILED, "out of memory");
-	w->host = host;
-	st = apps_create(w, apps, n, &w->apps, err);
-	if (st != IM_OK) {
-		webpush_stop(w);
-		return st;
-	}
-	*out = w;
-	return IM_OK;
-}
-
-/* What is under way belongs to the old apps and ends there: it is told as unknown, and sent again with the same Topic. */
-static enum im_status webpush_reload(void *driver, struct push_app *const *apps, size_t n, struct im_err *err)
-{
-	struct webpush *w = driver;
-	struct app *fresh, *old = w->apps;
-	struct push_result r;
-	enum im_status st = apps_create(w, apps, n, &fresh, err);
-
-	if (st != IM_OK)
-		return st;
-	for (struct app *a = old; a; a = a->next) {
-		im_http_destroy(a->http);
-		a->http = NULL;
-	}
-	w->apps = fresh;
-	set(&r, PUSH_UNKNOWN, 0, "reload");
-	for (struct sending *s = w->all, *next; s; s = next) {
-		next = s->next;
-		s->app = NULL;
-		if (!s->soon)
-			tell(s, &r);
-	}
-	apps_free(old);
-	return IM_OK;
-}
-
-static void webpush_metrics(void *driver, struct im_buf *out)
-{
-	const struct webpush *w = driver;
-
-	im_buf_add_str(out, "# TYPE push_in_flight gauge\n");
-	for (const struct app *a = w->apps; a; a = a->next)
-		im_buf_printf(out, "push_in_flight{provider=\"webpush\",app=\"%s\"} %u\n", a->name, a->n);
-	im_buf_add_str(out, "# TYPE push_answers_total counter\n");
-	for (const struct app *a = w->apps; a; a = a->next)
-		for (int i = 0; i < 6; i++)
-			im_buf_printf(out, "push_answers_total{provider=\"webpush\",app=\"%s\",status=\"%dxx\"} %llu\n", a->name, i,
-				      (unsigned long long)a->answers[i]);
-}
-
-static void webpush_drain(void *driver)
-{
-	((struct webpush *)driver)->draining = true;
+	return push_senders_start(&kind, host, apps, n, out, err);
 }
 
 const struct push_driver webpush_driver = {
 	.provider = "webpush",
 	.program = "im-webpush-bridge",
 	.keys = keys,
-	.start = webpush_start,
-	.reload = webpush_reload,
-	.room = webpush_room,
-	.send = webpush_send,
-	.metrics = webpush_metrics,
-	.drain = webpush_drain,
-	.stop = webpush_stop,
+	.start = start,
+	.reload = push_senders_reload,
+	.room = push_senders_room,
+	.send = push_senders_send,
+	.metrics = push_senders_metrics,
+	.drain = push_senders_drain,
+	.stop = push_senders_stop,
 };
