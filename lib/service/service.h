@@ -41,6 +41,6 @@ void service_drained(struct service *s);
 void service_hold_ready(struct service *s);
 void service_ready(struct service *s);
 /* A fault that ends the process with status 1 after one log line; the supervisor starts it again. */
-void service_fail(struct service *s, const char *why);
+void service_fail(struct service *s, const char *why) __attribute__((noreturn));
 
 #endif

@@ -96,8 +96,8 @@ static unsigned privacy_of(const struct push *p, const struct push_device *d)
 {
 	unsigned most = (unsigned)p->settings->push_privacy;
 
-	for (unsigned i = 0; i < 3; i++)
-		if (strcmp(d->stored->privacy, privacies[i]) == 0 && i < most)
+	for (unsigned i = 0; i < most; i++)
+		if (strcmp(d->stored->privacy, privacies[i]) == 0)
 			return i;
 	return most;
 }

@@ -1,9 +1,16 @@
 /* The message service: its own main.c, with the loop, the bus and the store of the simulation under it. */
 #include "limits.h"
 
+#include "service/service.h"
+
+/* The process's own end comes back here and is noted: what it did until then is taken away behind the step. */
+static void offline_fails(struct service *s, const char *why);
+
 #define main offline_main
+#define service_fail offline_fails
 int offline_main(int argc, char **argv);
 #include "../../services/offline/main.c"
+#undef service_fail
 #undef main
 
 #include "backup.h"
@@ -58,7 +65,7 @@ void service_drained(struct service *s)
 	drained = true;
 }
 
-void service_fail(struct service *s, const char *why)
+static void offline_fails(struct service *s, const char *why)
 {
 	(void)s;
 	if (!wants_end)
