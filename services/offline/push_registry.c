@@ -1,6 +1,10 @@
 /*
  * Memory follows the store: a change is given to the store and takes its place here when it is durable, in the order of the
  * appends. What is read at start is all there is.
+ *
+ * The difficult idea is what is under way: several changes share one commit, and each must be decided by what will be true when
+ * its turn has come - two phones that register one token within a commit must not both keep it. So whoever decides asks `upcoming_*`,
+ * which look at the changes under way, newest first, and only then at memory. Who reads (feeds, tickets) sees what is durable.
  */
 #include "push_registry.h"
 
@@ -16,6 +20,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include <uthash.h>
+#include <utlist.h>
 
 #define KEY_LEN crypto_aead_xchacha20poly1305_ietf_KEYBYTES
 #define NONCE_LEN crypto_aead_xchacha20poly1305_ietf_NPUBBYTES
@@ -39,6 +44,7 @@ struct push_registry {
 	struct store *store;
 	struct push_user *users;
 	struct push_owner *owners;
+	struct change *changes; /* given to the store and not answered, newest first */
 	uint8_t seal_key[KEY_LEN], hash_key[KEY_LEN];
 };
 
@@ -306,6 +312,7 @@ static Im__Bus__PushToken *copy_of(const Im__Bus__PushToken *t)
 #define CHANGE_MOST (PUSH_DEVICES_MOST + 1) /* a removal of all, or a registration and the one it takes the token from */
 
 struct change {
+	struct change *prev, *next; /* while it is under way */
 	struct push_registry *r;
 	Im__Bus__PushToken *tokens[CHANGE_MOST]; /* with what they become; owned */
 	bool removed[CHANGE_MOST];
@@ -325,6 +332,7 @@ static void on_stored(void *arg, enum im_status st)
 {
 	struct change *c = arg;
 
+	DL_DELETE(c->r->changes, c);
 	for (size_t i = 0; st == IM_OK && i < c->n; i++) {
 		Im__Bus__PushToken *t = c->tokens[i];
 
@@ -370,6 +378,7 @@ static void change_store(struct change *c)
 		entries[i].kind = STORE_PUSH;
 		entries[i].push = &rows[i];
 	}
+	DL_PREPEND(c->r->changes, c);
 	store_append(c->r->store, entries, c->n, on_stored, c);
 }
 
@@ -385,37 +394,95 @@ static struct change *change_create(struct push_registry *r, push_registry_done_
 	return c;
 }
 
+/* ---- what will be true when all that is under way is durable */
+
+static bool is_of(const Im__Bus__PushToken *t, const char *user, const char *device, const char *provider)
+{
+	return strcmp(t->user, user) == 0 && (!device || strcmp(t->device, device) == 0) && (!provider || strcmp(t->provider, provider) == 0);
+}
+
+/* The newest word on this registration. false: none is under way; *out is NULL if it is being removed. */
+static bool find_change(const struct push_registry *r, const char *user, const char *device, const char *provider, const Im__Bus__PushToken **out)
+{
+	for (const struct change *c = r->changes; c; c = c->next)
+		for (size_t i = c->n; i-- > 0;)
+			if (is_of(c->tokens[i], user, device, provider)) {
+				*out = c->removed[i] ? NULL : c->tokens[i];
+				return true;
+			}
+	return false;
+}
+
+static const Im__Bus__PushToken *upcoming_find(const struct push_registry *r, const char *user, const char *device, const char *provider)
+{
+	const struct push_device *d = push_registry_find(r, user, device, provider);
+	const Im__Bus__PushToken *t = d ? d->stored : NULL;
+
+	(void)find_change(r, user, device, provider, &t);
+	return t;
+}
+
+static bool is_upcoming(const struct push_registry *r, const Im__Bus__PushToken *t)
+{
+	return upcoming_find(r, t->user, t->device, t->provider) == t;
+}
+
+/* Whose this token is by then; NULL: nobody's. */
+static const Im__Bus__PushToken *upcoming_owner(const struct push_registry *r, const ProtobufCBinaryData *hash)
+{
+	const struct push_owner *o = find_owner(r, hash);
+
+	for (const struct change *c = r->changes; c; c = c->next)
+		for (size_t i = c->n; i-- > 0;) {
+			const Im__Bus__PushToken *t = c->tokens[i];
+
+			if (!c->removed[i] && t->hash.len == hash->len && memcmp(t->hash.data, hash->data, hash->len) == 0 && is_upcoming(r, t))
+				return t;
+		}
+	return o && is_upcoming(r, o->device->stored) ? o->device->stored : NULL;
+}
+
+/* Registrations that the user will have. */
+static size_t upcoming_count(const struct push_registry *r, const char *user)
+{
+	size_t n = 0;
+
+	for (const struct push_device *d = push_registry_of_user(r, user); d; d = d->next)
+		n += is_upcoming(r, d->stored);
+	for (const struct change *c = r->changes; c; c = c->next)
+		for (size_t i = 0; i < c->n; i++)
+			n += !c->removed[i] && is_of(c->tokens[i], user, NULL, NULL) && is_upcoming(r, c->tokens[i]);
+	return n;
+}
+
+/* ---- asked for */
+
 enum im_status push_registry_add(struct push_registry *r, const Im__Bus__PushToken *info, const Im__Push__Token *token,
 				 push_registry_done_fn *done, void *arg)
 {
-	const struct push_device *known = push_registry_find(r, info->user, info->device, info->provider), *d = push_registry_of_user(r, info->user);
-	struct change *c = change_create(r, done, arg);
+	const Im__Bus__PushToken *known = upcoming_find(r, info->user, info->device, info->provider), *before;
+	struct change *c;
 	Im__Bus__PushToken t = *info;
 	Im__Push__Token inner = *token;
-	struct push_owner *before;
 	char name[NAME_MAX_LEN];
 	uint8_t hash[HASH_LEN];
-	size_t n = 0;
-	bool ok = c != NULL;
+	bool ok;
 
-	for (; d; d = d->next)
-		n++;
-	if (!known && n >= PUSH_DEVICES_MOST) {
-		change_free(c);
+	if (!known && upcoming_count(r, info->user) >= PUSH_DEVICES_MOST)
 		return IM_BUSY;
-	}
 	t.registered_ms = im_clock_wall_ms();
-	if (known && t.registered_ms <= known->stored->registered_ms)
-		t.registered_ms = known->stored->registered_ms + 1; /* a clock set back must not make it look older than what was said of it */
+	if (known && t.registered_ms <= known->registered_ms)
+		t.registered_ms = known->registered_ms + 1; /* a clock set back must not make it look older than what was said of it */
 	inner.registered_ms = t.registered_ms;
 	hash_of(r, t.provider, token, hash);
 	t.hash = (ProtobufCBinaryData){ HASH_LEN, hash };
 	name_of(name, t.user, t.device, t.provider);
-	ok = ok && seal(r, name, &inner, &t.sealed);
-	before = find_owner(r, &t.hash);
-	if (ok && before && (strcmp(before->device->stored->user, t.user) != 0 || strcmp(before->device->stored->device, t.device) != 0)) {
-		im_log(IM_LOG_NOTICE, "evt=push_token_moved provider=%s from=%s to=%s", t.provider, before->device->stored->device, t.device);
-		ok = change_add(c, before->device->stored, true);
+	c = change_create(r, done, arg);
+	ok = c && seal(r, name, &inner, &t.sealed);
+	before = upcoming_owner(r, &t.hash);
+	if (ok && before && !is_of(before, t.user, t.device, NULL)) {
+		im_log(IM_LOG_NOTICE, "evt=push_token_moved provider=%s from=%s to=%s", t.provider, before->device, t.device);
+		ok = change_add(c, before, true);
 	}
 	ok = ok && change_add(c, &t, false);
 	free(t.sealed.data);
@@ -434,8 +501,12 @@ size_t push_registry_remove(struct push_registry *r, const char *user, const cha
 	size_t n = 0;
 
 	for (const struct push_device *d = push_registry_of_user(r, user); c && d; d = d->next)
-		if (is(d, device, provider))
+		if (is(d, device, provider) && is_upcoming(r, d->stored))
 			n += change_add(c, d->stored, true);
+	for (const struct change *at = r->changes; c && at; at = at->next)
+		for (size_t i = 0; i < at->n; i++)
+			if (!at->removed[i] && is_of(at->tokens[i], user, device, provider) && is_upcoming(r, at->tokens[i]))
+				n += change_add(c, at->tokens[i], true);
 	if (n)
 		change_store(c);
 	else
@@ -457,13 +528,13 @@ static enum _Im__Bus__PushState state_of(const Im__Push__TokenVerdict *v)
 
 void push_registry_heard(struct push_registry *r, const char *provider, const Im__Push__TokenVerdict *v)
 {
-	const struct push_device *d = push_registry_find(r, v->user, v->device, provider);
+	const Im__Bus__PushToken *known = upcoming_find(r, v->user, v->device, provider);
 	struct change *c;
 	Im__Bus__PushToken t;
 
-	if (!d || d->stored->registered_ms != v->registered_ms)
+	if (!known || known->registered_ms != v->registered_ms)
 		return; /* gone, or registered anew since */
-	t = *d->stored;
+	t = *known;
 	if (t.state == state_of(v) && (v->env[0] == '\0' || strcmp(v->env, t.env) == 0))
 		return;
 	t.state = state_of(v);
