@@ -82,6 +82,8 @@ void push_gather(const struct push *p, const struct push_device *d, const struct
 	};
 	if (m->expiry && m->expiry < out->deadline_ms)
 		out->deadline_ms = m->expiry;
+	if (m->ts > out->now_ms + PUSH_CLOCK_MS)
+		out->stored_ms = 0; /* neither grace nor head start may last until the clock is there again */
 	if (t->quiet_from != t->quiet_to)
 		out->quiet_until_ms = quiet_until(out->now_ms, t->zone, t->quiet_from, t->quiet_to);
 }

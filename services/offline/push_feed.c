@@ -233,13 +233,15 @@ static bool wait_for(struct push_feed *f, const struct push_device *d, struct me
 	return true;
 }
 
-/* false: out of memory, nothing was done. */
-static bool consider(struct push_feed *f, const struct push_device *d, struct message *m, uint64_t row)
+/* false: out of memory, nothing was done. waited: its grace is over, whatever the clock says. */
+static bool consider(struct push_feed *f, const struct push_device *d, struct message *m, uint64_t row, bool waited)
 {
 	struct push_facts facts;
 	struct push_verdict v;
 
 	push_gather(f->push, d, m, &facts);
+	if (waited)
+		facts.grace_ms = 0;
 	v = push_decide(&facts);
 	switch (v.what) {
 	case PUSH_WAIT:
@@ -267,7 +269,7 @@ static void consider_user(struct recipients *r, const char *user)
 	if (strcmp(user, r->message->from) == 0)
 		return;
 	for (const struct push_device *d = push_registry_of_user(r->f->push->registry, user); d; d = d->next)
-		if (strcmp(d->stored->provider, r->f->provider) == 0 && !consider(r->f, d, r->message, r->row))
+		if (strcmp(d->stored->provider, r->f->provider) == 0 && !consider(r->f, d, r->message, r->row, false))
 			r->failed = true;
 }
 
@@ -409,16 +411,17 @@ static void run_waits(struct push_feed *f)
 	int64_t now = im_clock_wall_ms();
 	struct push_wait *w;
 
-	while ((w = f->waits) && (w->until_ms <= now || w->until_ms > now + 60000)) { /* far ahead: the clock was set back */
+	while ((w = f->waits) && (w->until_ms <= now || w->until_ms > now + PUSH_CLOCK_MS)) { /* far ahead: the clock was set back */
 		const struct push_device *d = push_registry_find(f->push->registry, w->user, w->device, f->provider);
 
+		if (d && !consider(f, d, w->message, w->row, true)) {
+			im_log(IM_LOG_WARNING, "evt=push_wait device=%s msgid=%s why=\"out of memory\": tried again", w->device, w->message->msgid);
+			return; /* it stays the first, and holds the position */
+		}
 		f->waits = w->next;
 		if (!f->waits)
 			f->waits_last = &f->waits;
 		f->n_waits--;
-		w->next = NULL;
-		if (d && !consider(f, d, w->message, w->row))
-			im_log(IM_LOG_ERROR, "evt=push_lost device=%s msgid=%s why=\"out of memory\"", w->device, w->message->msgid);
 		wait_free(w);
 	}
 }

@@ -6,6 +6,7 @@
 #include "push.h"
 #include "push_decide.h"
 
+#define PUSH_CLOCK_MS 60000  /* a moment further ahead than this was written before the clock was set back */
 #define PUSH_ACTIVE_MS 30000 /* head start of a device that is in use, before the others ring */
 
 struct push_feed;
