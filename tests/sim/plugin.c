@@ -48,8 +48,11 @@ bool broker_acked(const struct mosquitto *context, uint64_t *out)
 	return false;
 }
 
+static bool woken;
+
 void broker_wake(void)
 {
+	woken = true;
 }
 
 bool broker_send(const char *client_id, const char *topic, void *payload, size_t len, int qos, const Im__Bus__Properties *props)
@@ -345,6 +348,7 @@ void plugin_turn(void)
 
 	if (n_over && sim_chance(50))
 		tell_over(sim_random(n_over));
+	woken = false;
 	journal_tick(journal);
 	plugin_link_tick(bus_end);
 	note_epoch();
@@ -353,6 +357,11 @@ void plugin_turn(void)
 	COUNT(journal_epochs);
 	if (rescued)
 		COUNT(rescues);
+}
+
+bool plugin_turns_again(void)
+{
+	return up && woken;
 }
 
 uint64_t plugin_epoch(void)

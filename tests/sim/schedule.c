@@ -502,7 +502,7 @@ static void heal(void)
 		if (rounds == ROUNDS_MOST)
 			sim_fail("it does not come to rest");
 		start_all();
-		for (unsigned i = 0; i < 50 && work(true); i++)
+		for (unsigned i = 0; i < 50 && (work(true) || plugin_turns_again()); i++)
 			;
 		quiet = offline_quiet() && plugin_quiet() && clients_quiet() ? quiet + 1 : 0;
 		loop_pass(rounds % 3 == 2 ? 310000 : 1000); /* the longest settle period, and some turns */

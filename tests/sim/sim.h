@@ -123,6 +123,7 @@ void plugin_disconnect(uint64_t handle);
 void plugin_tell_over(void);          /* of all that were taken over */
 bool plugin_roster_has(const char *group, const char *user);
 void plugin_each_epoch(void (*fn)(uint64_t epoch, uint64_t begins)); /* what is left of the journal; it must be up */
+bool plugin_turns_again(void);        /* at once: it has not worked off what it was told */
 bool plugin_quiet(void);
 
 /* ---- the disk (disk.c) */
