@@ -68,6 +68,7 @@ struct im_settings {
 	uint64_t store_backlog;  /* im_store_backlog bytes logged and not yet indexed before input waits, default 64 MiB */
 	char *push;              /* im_push: providers whose bridges run, comma separated; empty = none */
 	char *push_dir;          /* im_push_dir: the apps' files, keys, outboxes; default {dir}/push */
+	char *push_metrics;      /* im_push_metrics: where the bridges write their figures; default {dir}/run/metrics */
 	unsigned push_grace_ms;  /* im_push_grace ms without ack before a connected device is pushed, default 4000 */
 	unsigned push_ttl_s;     /* im_push_ttl s a push is worth sending, default 86400 */
 	enum im_push_privacy push_privacy; /* im_push_privacy none|sender|content: the most that any device gets */

@@ -146,6 +146,8 @@ const struct setting settings_table[] = {
 	 "Push providers whose bridges run: apns, fcm, webpush, huawei, harmony, xiaomi, oppo, vivo, honor (docs/push.md)."},
 	{"im_push_dir", push, TEXT(push_dir), "{dir}/push", "", RESTART, NULL, "an absolute path", check_dir,
 	 "Folder of PROVIDER.APP.conf, one for each app, of the bridges' outboxes and of the key that tokens are encrypted with."},
+	{"im_push_metrics", push, TEXT(push_metrics), "{dir}/run/metrics", "", RESTART, NULL, "an absolute path", check_dir,
+	 "Folder in which each bridge writes its figures, PROVIDER.prom, of mode 640: for node_exporter's textfile collector, a folder that its group may read."},
 	{"im_push_grace", push, NUMBER(push_grace_ms, 500, 60000), "4000", "ms", LIVE, NULL, NULL, NULL,
 	 "How long a connected device that acks may take for a message before it is pushed."},
 	{"im_push_ttl", push, NUMBER(push_ttl_s, 30, 2419200), "86400", "s", LIVE, NULL, NULL, NULL,

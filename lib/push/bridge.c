@@ -77,8 +77,10 @@ static void on_broken(void *arg, const char *why, bool for_good)
 {
 	struct bridge *b = arg;
 
-	(void)for_good; /* the supervisor's waits grow; the sentence says what to do */
-	service_fail(b->service, why);
+	if (for_good)
+		service_refuse(b->service, why);
+	else
+		service_fail(b->service, why);
 }
 
 /* ---- timers */
@@ -145,23 +147,21 @@ static char *text_of(const char *fmt, ...)
 static enum im_status make_paths(struct bridge *b, struct im_err *err)
 {
 	const struct im_settings *set = &b->service->settings;
-	char *folder = text_of("%s/run/metrics", set->dir);
 	enum im_status st = IM_OK;
 	uint8_t start[8];
 
 	b->state_dir = text_of("%s/%s", set->push_dir, b->driver->provider);
 	b->outbox_path = text_of("%s/%s/outbox.db", set->push_dir, b->driver->provider);
-	b->metrics_path = text_of("%s/run/metrics/%s.prom", set->dir, b->driver->provider);
+	b->metrics_path = text_of("%s/%s.prom", set->push_metrics, b->driver->provider);
 	b->topic_up = text_of("%s/up", b->topic);
 	randombytes_buf(start, sizeof(start));
 	(void)sodium_bin2hex(b->start, sizeof(b->start), start, sizeof(start));
-	if (!folder || !b->state_dir || !b->outbox_path || !b->metrics_path || !b->topic_up)
+	if (!b->state_dir || !b->outbox_path || !b->metrics_path || !b->topic_up)
 		st = im_fail(err, IM_FAILED, "out of memory");
 	if (st == IM_OK)
 		st = make_folder(b->state_dir, err);
 	if (st == IM_OK)
-		st = make_folder(folder, err);
-	free(folder);
+		st = make_folder(set->push_metrics, err);
 	return st;
 }
 
@@ -174,6 +174,25 @@ static enum im_status start_driver(struct bridge *b, struct im_err *err)
 	b->host = (struct push_host){.loop = b->service->loop, .state_dir = b->state_dir, .result = flow_result, .room = on_room, .arg = b};
 	st = b->driver->start(&b->host, b->apps, b->n_apps, &b->handle, err);
 	push_apps_wipe(b->apps, b->n_apps);
+	return st;
+}
+
+/* All that a driver finds wrong it finds at its start, before it talks to anybody. */
+static enum im_status check(struct service *s, struct im_err *err)
+{
+	struct bridge *b = of(s);
+	enum im_status st;
+
+	b->service = s;
+	b->state_dir = text_of("%s/%s", s->settings.push_dir, b->driver->provider);
+	if (!b->state_dir || sodium_init() < 0)
+		st = im_fail(err, IM_FAILED, "out of memory, or libsodium does not start");
+	else
+		st = start_driver(b, err);
+	if (b->handle)
+		b->driver->stop(b->handle);
+	push_apps_free(b->apps, b->n_apps);
+	free(b->state_dir);
 	return st;
 }
 
@@ -338,6 +357,7 @@ int push_bridge_main(const struct push_driver *driver, int argc, char **argv)
 		.qos = 1,
 		.state = b,
 		.start = start,
+		.check = check,
 		.bus_up = on_bus_up,
 		.bus_down = on_bus_down,
 		.message = on_message,

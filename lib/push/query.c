@@ -1,4 +1,4 @@
-/* What imctl asks, through the message service: list, stats, explain. Answers are JSON; what a job is about is never in them. */
+/* What imctl asks, through the message service: stats, explain. Answers are JSON; what a job is about is never in them. */
 #include "push/bridge.h"
 
 #include "base/clock.h"
@@ -222,9 +222,9 @@ void query_take(struct bridge *b, const Im__Push__Query *q)
 		answer_error(b, q->id, "not a query");
 	else if (strcmp(what, "stats") == 0)
 		answer(b, q->id, stats(b));
-	else if (strcmp(what, "list") == 0 || strcmp(what, "explain") == 0)
+	else if (strcmp(what, "explain") == 0)
 		ask_rows(b, q->id, root);
 	else
-		answer_error(b, q->id, "unknown query: list, stats, explain");
+		answer_error(b, q->id, "unknown query: stats, explain");
 	json_decref(root);
 }

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static const double bounds[PUSH_STATS_BOUNDS] = {0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60, 600, 3600};
@@ -166,8 +167,8 @@ enum im_status push_stats_write(const char *path, const struct im_buf *text, str
 
 	if (text->failed || asprintf(&tmp, "%s.tmp", path) < 0)
 		return im_fail(err, IM_FAILED, "out of memory");
-	fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-	if (fd < 0 || !write_all(fd, text->data, text->len) || rename(tmp, path) < 0)
+	fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	if (fd < 0 || fchmod(fd, 0640) < 0 || !write_all(fd, text->data, text->len) || rename(tmp, path) < 0)
 		st = im_fail(err, IM_FAILED, "cannot write %.180s: %s", path, strerror(errno));
 	if (fd >= 0)
 		(void)close(fd); /* not synced: the next is ten seconds away */

@@ -291,6 +291,13 @@ static enum im_status open_bus(struct running *r, struct im_err *err)
 
 /* ---- all of it */
 
+static int exit_of(enum im_status st)
+{
+	if (st == IM_OK)
+		return 0;
+	return st == IM_BAD_INPUT ? EXIT_CONFIG : EXIT_FAULT;
+}
+
 static enum im_status begin(struct running *r, bool *started, struct im_err *err)
 {
 	enum im_status st;
@@ -340,9 +347,23 @@ static int run(struct running *r)
 		im_log(IM_LOG_ERROR, "evt=start_failed status=%s why=\"%s\"", im_status_name(st), err.text);
 	}
 	end(r, started);
-	if (st == IM_OK)
-		return 0;
-	return st == IM_BAD_INPUT ? EXIT_CONFIG : EXIT_FAULT;
+	return exit_of(st);
+}
+
+static int check(struct running *r)
+{
+	enum im_status st = IM_OK;
+	struct im_err err = {""};
+
+	r->s.loop = r->spec->check ? im_loop_create() : NULL;
+	if (r->spec->check)
+		st = r->s.loop ? r->spec->check(&r->s, &err) : im_fail(&err, IM_FAILED, "out of memory");
+	if (st != IM_OK)
+		fprintf(stderr, "%s\n", err.text);
+	if (r->s.loop)
+		im_loop_destroy(r->s.loop);
+	im_settings_finish(&r->s.settings);
+	return exit_of(st);
 }
 
 int service_main(const struct service_spec *spec, int argc, char **argv)
@@ -354,10 +375,8 @@ int service_main(const struct service_spec *spec, int argc, char **argv)
 		return o.leave;
 	if (!read_settings(o.config, &r.s.settings, print_problem))
 		return EXIT_CONFIG;
-	if (o.check) {
-		im_settings_finish(&r.s.settings);
-		return 0;
-	}
+	if (o.check)
+		return check(&r);
 	harden();
 	im_log_open(spec->name, (enum im_log_level)r.s.settings.log_level, NULL);
 	r.config = strdup(o.config);
@@ -388,6 +407,12 @@ void service_ready(struct service *s)
 	r->ready = true;
 	im_log(IM_LOG_NOTICE, "evt=ready");
 	notify("READY=1");
+}
+
+void service_refuse(struct service *s, const char *why)
+{
+	im_log(IM_LOG_ERROR, "evt=refused service=%s why=\"%s\": ending, and starting again does not help", running_of(s)->spec->name, why);
+	_exit(EXIT_CONFIG);
 }
 
 /* Nothing is tidied: a state that is wrong must not get the chance to be written. */

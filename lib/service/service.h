@@ -26,6 +26,8 @@ struct service_spec {
 	void *state;             /* what start begins with; NULL: it makes its own */
 	/* Opens what the service owns, before the bus connects. */
 	enum im_status (*start)(struct service *s, struct im_err *err);
+	/* What start would find wrong with files of its own, for --check: nothing is opened that another process holds, nothing is written. NULL: nothing. */
+	enum im_status (*check)(struct service *s, struct im_err *err);
 	void (*bus_up)(struct service *s);
 	void (*bus_down)(struct service *s, const char *why);
 	void (*message)(struct service *s, const char *topic, const void *payload, size_t len);
@@ -42,5 +44,7 @@ void service_hold_ready(struct service *s);
 void service_ready(struct service *s);
 /* A fault that ends the process with status 1 after one log line; the supervisor starts it again. */
 void service_fail(struct service *s, const char *why) __attribute__((noreturn));
+/* The same with status 78 (EX_CONFIG): starting again does not help, someone must act. */
+void service_refuse(struct service *s, const char *why) __attribute__((noreturn));
 
 #endif

@@ -350,13 +350,38 @@ def test_a_hot_token_is_left_alone_and_the_app_goes_on(bridge, service):
     greeted(service)
     service.ticket = lambda job, ask: service.send(job, ask, "token_rate" if job.user == "hot" else "accepted")
     service.give(service.job("m1", user="hot"))
-    wait(lambda: "token_rate" in service.ask('{"query":"list","user":"hot"}'))
+    wait(lambda: "token_rate" in service.ask('{"query":"explain","user":"hot"}'))
     service.give(service.job("m2", user="hot", conv="2"), service.job("m3", user="cool"))
     assert ended(service, 1)["accepted"] == 1
     assert [s[0] for s in bridge.sent()] == ["m1", "m3"]
 
 
 # ---- ends and beginnings
+
+
+def test_a_check_reads_the_apps_files_and_holds_nothing_up(bridge, service):
+    def check():
+        r = subprocess.run([BUILD / "bin/im-scripted-bridge", "--check", "--config", bridge.dir / "bridge.conf"], capture_output=True, text=True, timeout=15)
+        return r.returncode, r.stderr
+    greeted(service)  # it has read its own
+    assert check() == (0, "")
+    (bridge.dir / "scripted.chat.conf").write_text("word right\nrooom 3\n")
+    code, says = check()
+    assert code == 78 and "scripted.chat.conf:2: unknown key 'rooom'; did you mean room?" in says
+    (bridge.dir / "scripted.chat.conf").write_text("word wrong\n")
+    assert check()[0] == 78
+    service.give(service.job("m1"))  # the one that runs has not noticed
+    assert ended(service, 1)["accepted"] == 1
+
+
+def test_figures_are_for_a_group(im, tmp_path, service):
+    (tmp_path / "figures").mkdir(mode=0o750)
+    with Process(im, tmp_path / "push", im_push_metrics=tmp_path / "figures") as bridge:
+        wait(lambda: "evt=ready" in bridge.log())
+        assert bridge.stop() == 0
+    figures = tmp_path / "figures/scripted.prom"
+    assert figures.stat().st_mode & 0o777 == 0o640
+    assert "push_outbox_rows" in figures.read_text()
 
 
 def test_sigterm_ends_in_order(bridge, service):  # 49
@@ -390,6 +415,17 @@ def test_a_damaged_outbox_is_set_aside(bridge, service):  # 42
     service.give(service.job("m2"))
     wait(lambda: any(s[0] == "m2" for s in bridge.sent()))
     assert "evt=outbox_damaged" in bridge.log() and (bridge.state / "outbox.db.damaged").exists()
+
+
+def test_an_outbox_of_a_newer_release_is_left_alone(bridge, service):
+    service.give(service.job("m1"))
+    ended(service, 1)
+    bridge.stop()
+    with sqlite3.connect(bridge.state / "outbox.db") as db:
+        db.execute("PRAGMA user_version = 99")
+    db.close()
+    assert bridge.start().process.wait(15) == 78
+    assert "made by a newer release" in bridge.log() and [r["key"] for r in bridge.rows()] == ["m1"]
 
 
 def test_a_locked_outbox_is_waited_for(bridge, service):  # 42

@@ -137,6 +137,25 @@ static void a_wrong_setting_ends_with_78(void **state)
 	assert_int_equal(result(run(&plain, "--check")), 0);
 }
 
+static enum im_status check(struct service *s, struct im_err *err)
+{
+	assert_non_null(s->loop);
+	return start_with == IM_OK ? IM_OK : im_fail(err, start_with, "told to fail");
+}
+
+static void a_check_finds_what_the_start_would(void **state)
+{
+	static const struct service_spec checks = {.name = "im-test", .client_id = "$im-test", .start = start, .check = check};
+
+	(void)state;
+	write_conf("");
+	assert_int_equal(result(run(&checks, "--check")), 0);
+	start_with = IM_BAD_INPUT;
+	assert_int_equal(result(run(&checks, "--check")), 78);
+	assert_int_equal(result(run(&plain, "--check")), 0);
+	start_with = IM_OK;
+}
+
 static void wrong_options_end_with_64(void **state)
 {
 	(void)state;
@@ -198,6 +217,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_wrong_setting_ends_with_78),
+		cmocka_unit_test(a_check_finds_what_the_start_would),
 		cmocka_unit_test(wrong_options_end_with_64),
 		cmocka_unit_test(a_failed_start_ends_with_1_and_a_misconfigured_one_with_78),
 		cmocka_unit_test(it_tells_when_it_is_ready_and_ends_in_order),
