@@ -5,12 +5,13 @@
  */
 #include "push/queue.h"
 
+#include <assert.h>
 #include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
 #include <uthash.h>
 
-#define CHANNELS_MAX (2 * PUSH_APPS_MAX) /* apps with two environments each */
+#define CHANNELS_MAX ((size_t)2 * PUSH_APPS_MAX) /* apps with two environments each */
 
 struct user_line {
 	uint64_t user;
@@ -202,6 +203,7 @@ static void lanes_open(struct push_queue *q, int64_t now_ms)
 	struct push_lane *l;
 
 	while ((l = q->opening) && l->open_ms <= now_ms) {
+		assert(l->listed && !l->prev);
 		lane_unlist(q, l);
 		lane_tidy(q, l);
 	}

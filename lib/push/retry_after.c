@@ -35,7 +35,7 @@ static int month(const char *name)
 	static const char names[] = "janfebmaraprmayjunjulaugsepoctnovdec";
 
 	for (int i = 0; i < 12; i++)
-		if (strncasecmp(&names[3 * i], name, 3) == 0)
+		if (strncasecmp(names + (size_t)3 * (size_t)i, name, 3) == 0)
 			return i;
 	return -1;
 }

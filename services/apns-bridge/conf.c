@@ -310,7 +310,7 @@ static bool identify(const struct push_app *app, struct conf *c)
 		     EVP_DigestUpdate(ctx, der, (size_t)der_len) == 1 && EVP_DigestUpdate(ctx, ca ? ca : "", ca_len) == 1 &&
 		     EVP_DigestFinal_ex(ctx, digest, NULL) == 1;
 		EVP_MD_CTX_free(ctx);
-		for (int i = 0; ok && i < 32; i++)
+		for (size_t i = 0; ok && i < sizeof(digest); i++)
 			(void)snprintf(c->hosts[e].identity + 2 * i, 3, "%02x", digest[i]);
 	}
 	OPENSSL_free(der);

@@ -19,9 +19,7 @@
 
 static void add_key(struct im_buf *out, const char *key)
 {
-	char last = out->len ? out->data[out->len - 1] : '{';
-
-	if (last != '{')
+	if (out->len && out->data[out->len - 1] != '{')
 		im_buf_add_char(out, ',');
 	im_buf_printf(out, "\"%s\":", key);
 }

@@ -73,7 +73,7 @@ static void read_reason(const json_t *answer, char reason[PUSH_REASON_MAX])
 	size_t n = 0;
 
 	for (; word && *word && n + 1 < PUSH_REASON_MAX; word++)
-		reason[n++] = *word > 0x20 && *word < 0x7f && *word != '"' ? *word : '?';
+		reason[n++] = (char)(*word > 0x20 && *word < 0x7f && *word != '"' ? *word : '?');
 	reason[n] = '\0';
 }
 

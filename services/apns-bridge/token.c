@@ -240,7 +240,7 @@ static bool hash_key(EVP_PKEY *key, char out[65])
 	int len = i2d_PUBKEY(key, &der);
 	bool ok = len > 0 && EVP_Digest(der, (size_t)len, digest, NULL, EVP_sha256(), NULL) == 1;
 
-	for (int i = 0; ok && i < 32; i++)
+	for (size_t i = 0; ok && i < sizeof(digest); i++)
 		(void)snprintf(out + 2 * i, 3, "%02x", digest[i]);
 	OPENSSL_free(der);
 	return ok;

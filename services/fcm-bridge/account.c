@@ -27,7 +27,7 @@ void account_request(const struct account *a, int64_t now_ms, struct push_reques
 	int64_t now = now_ms / 1000;
 	json_t *header = json_pack("{s:s,s:s,s:s}", "alg", "RS256", "typ", "JWT", "kid", a->kid);
 	json_t *claims = json_pack("{s:s,s:s,s:s,s:I,s:I}", "iss", a->email, "scope", SCOPE, "aud", a->audience, "iat", (json_int_t)now, "exp",
-				   (json_int_t)(now + ACCOUNT_LIFE_S));
+				   (json_int_t)now + ACCOUNT_LIFE_S);
 	char *h = header ? json_dumps(header, JSON_COMPACT) : NULL, *c = claims ? json_dumps(claims, JSON_COMPACT) : NULL;
 	struct im_buf jwt;
 

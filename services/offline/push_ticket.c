@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -96,6 +97,7 @@ static unsigned privacy_of(const struct push *p, const struct push_device *d)
 {
 	unsigned most = (unsigned)p->settings->push_privacy;
 
+	assert(most < sizeof(privacies) / sizeof(privacies[0]));
 	for (unsigned i = 0; i < most; i++)
 		if (strcmp(d->stored->privacy, privacies[i]) == 0)
 			return i;

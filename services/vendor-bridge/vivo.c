@@ -1,14 +1,16 @@
 /* vivo Push (also iQOO): a token of 24 h by a signature of the time, POST /message/send. dev.vivo.com.cn/documentCenter/doc/362 */
 #include "vendor.h"
 
+#include "base/number.h"
+
 #include <openssl/evp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define TTL_LEAST_S 60
-#define TTL_MOST_S (7 * 86400)
-#define RENEW_S (2 * 3600) /* as vivo advises; a token lives a day */
+#define TTL_MOST_S (7l * 86400)
+#define RENEW_S (2l * 3600) /* as vivo advises; a token lives a day */
 
 static const struct push_key keys[] = {
 	{ "app_id", PUSH_KEY_NUMBER, true, NULL, 1, INT64_MAX, NULL },
@@ -21,6 +23,15 @@ static const struct push_key keys[] = {
 	{ NULL, PUSH_KEY_TEXT, false, NULL, 0, 0, NULL },
 };
 static const char *const texts[] = { "app_id", "app_key", "app_secret_file", "category", NULL };
+
+/* The file's reader has seen to it that it is a number. */
+static json_int_t app_id(const struct vendor_app *a)
+{
+	uint64_t id = 0;
+
+	(void)im_digits(vendor_text(a, "app_id"), INT64_MAX, &id);
+	return (json_int_t)id;
+}
 
 static void auth_request(const struct vendor_app *a, int64_t now_ms, struct push_request *r)
 {
@@ -36,7 +47,7 @@ static void auth_request(const struct vendor_app *a, int64_t now_ms, struct push
 		OPENSSL_cleanse(text, strlen(text));
 	free(text);
 	push_request_url(r, "%s/message/auth", a->endpoint);
-	push_request_json(r, json_pack("{s:I,s:s,s:I,s:s}", "appId", (json_int_t)atoll(vendor_text(a, "app_id")), "appKey", vendor_text(a, "app_key"),
+	push_request_json(r, json_pack("{s:I,s:s,s:I,s:s}", "appId", app_id(a), "appKey", vendor_text(a, "app_key"),
 				       "timestamp", (json_int_t)now_ms, "sign", hex));
 	r->failed |= !ok;
 }
@@ -65,7 +76,7 @@ static void request(const struct vendor_app *a, const struct push_send *s, bool 
 		(void)snprintf(number, sizeof(number), "%lld", (long long)json_integer_value(value));
 		json_object_set_new(map, name, json_string(json_is_string(value) ? json_string_value(value) : number));
 	}
-	o = json_pack("{s:I,s:s,s:i,s:s,s:s,s:I,s:i,s:o,s:s,s:i,s:i,s:s,s:i}", "appId", (json_int_t)atoll(vendor_text(a, "app_id")), "regId",
+	o = json_pack("{s:I,s:s,s:i,s:s,s:s,s:I,s:i,s:o,s:s,s:i,s:i,s:s,s:i}", "appId", app_id(a), "regId",
 		      s->ticket->token->token, "notifyType", s->ticket->silent ? 1 : 4, "title", im_buf_text(&title), "content", im_buf_text(&body), "timeToLive",
 		      (json_int_t)vendor_ttl_s(s, now_ms, TTL_LEAST_S, TTL_MOST_S), "skipType", 1, "clientCustomMap", map, "requestId", s->uuid, "pushMode", 0,
 		      "classification", 1, "category", vendor_text(a, "category"), "notifyId", vendor_notify_id(s));

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define TTL_MOST_MS (14ll * 86400 * 1000)
+#define TTL_MOST_MS (14LL * 86400 * 1000)
 
 static const char *const regions[] = { "china", "global", "europe", "russia", "india", NULL };
 static const struct push_key keys[] = {

@@ -11,7 +11,7 @@
 #include <string.h>
 #include <uthash.h>
 
-#define LIFE_S (12 * 3600)      /* a push service takes 24 h at most */
+#define LIFE_S (12l * 3600)     /* a push service takes 24 h at most */
 #define SPARE_S 3600            /* a new one is made so long before the end */
 #define ORIGINS_MOST 64u        /* kept; there are a handful of browsers' services, and endpoints are the users' to name */
 #define SUBJECT_MOST 256u
