@@ -68,13 +68,14 @@ static enum im_status make_first(struct journal *j, uint64_t epoch, struct segme
 }
 
 /*
- * What a killed broker left was never synced by it. If it was killed over a failed sync, a sync says nothing about
- * it: it is written again. So it is when the sync fails now.
+ * What a killed broker left was never synced by it, or it was killed over a failed sync; then a sync says nothing about
+ * it. Which of the two nobody knows: the newest epoch's end is written again, as far back as it may not have been
+ * synced. So is what fails to sync now.
  */
-static void sync_found(struct journal *j, const struct journal_found *f, bool in_doubt)
+static void sync_found(struct journal *j, const struct journal_found *f)
 {
 	for (struct segment *s = f->first; s; s = s->next) {
-		bool again = in_doubt && s->epoch == f->last->epoch;
+		bool again = s->epoch == f->last->epoch && s->end + JOURNAL_TAIL_MAX > f->last->end;
 		int e = again ? segment_rewrite(j->options.fs, s) : segment_sync(j->options.fs, s->fd);
 
 		j->kept += s->end - s->start;
@@ -114,7 +115,7 @@ static enum im_status begin(struct journal *j, struct journal_found *f, struct i
 		segment_path(j->dir, f->useless[i].epoch, f->useless[i].index, path, sizeof(path));
 		(void)j->options.fs->unlink(path); /* if it stays, the next start finds it as useless again */
 	}
-	sync_found(j, f, f->last && kept > f->last->epoch); /* a failure numbers the next epoch before that opens */
+	sync_found(j, f);
 	if (f->last)
 		f->last->next = s;
 	j->first = j->reap = f->first ? f->first : s;

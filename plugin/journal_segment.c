@@ -263,7 +263,10 @@ enum im_status segment_reuse(const struct journal_fs *fs, const char *dir, struc
 	if (fs->rename(from, to) != 0)
 		return IM_FAILED;
 	if (segment_sync_dir(fs, dir) != 0) {
-		(void)fs->rename(to, from); /* the caller removes it under the name it knows */
+		if (fs->rename(to, from) != 0) { /* it is removed under the name it has */
+			s->epoch = epoch;
+			s->index = index;
+		}
 		return IM_FAILED;
 	}
 	s->next = NULL;

@@ -194,11 +194,13 @@ static int t_fdatasync(int fd)
 
 static int t_fsync(int fd) /* of the folder: names are not what is looked at here */
 {
+	int e = fault.folder_error ? fault.folder_error : fault.one_file ? 0 : fault.sync_error;
+
 	(void)fd;
 	fault.removed = 0;
-	if (!fault.sync_error || fault.one_file || dead)
+	if (!e || dead)
 		return 0;
-	errno = fault.sync_error;
+	errno = e;
 	return -1;
 }
 
@@ -211,6 +213,10 @@ static int t_unlink(const char *path)
 
 static int t_rename(const char *from, const char *to)
 {
+	if (fault.folder_error && fault.renames++ > 0) {
+		errno = fault.folder_error;
+		return -1;
+	}
 	return dead ? 0 : rename(from, to);
 }
 

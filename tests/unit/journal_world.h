@@ -18,6 +18,8 @@ struct fault {
 	_Atomic int sync_error;
 	_Atomic bool one_file;     /* ... of both, only for the segment that was appended to when this was set */
 	_Atomic bool forgets;      /* what a failed sync did not get to the disk is gone from the cache too */
+	_Atomic int folder_error;  /* of its sync, and of each rename but the first */
+	_Atomic int renames;
 	_Atomic int zero_error;    /* for the filling with zeros */
 	_Atomic int short_writes;  /* give back at most this many bytes at a time */
 	_Atomic int interrupts;    /* EINTR this often */
