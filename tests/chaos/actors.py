@@ -63,7 +63,7 @@ class Sender(Actor):
     def __init__(self, spec, folder, rng):
         super().__init__(spec, folder, rng)
         self.interval, self.next_at = 1.0 / spec["rate"], time.monotonic() + rng.random()
-        self.open, self.counts, self.made = {}, {}, 0   # id -> the fields of its invoke line
+        self.open, self.refused, self.counts, self.made = {}, {}, {}, 0   # the first two: id -> the fields of its invoke line
         self.attempted = self.taken = self.answered = 0
         self.hushed, self.marked, self.roundtrip = False, None, None
         self.begun = {}   # id -> time, of those sent since the mark
@@ -118,12 +118,18 @@ class Sender(Actor):
             self.log.line("info", "pub", self.inc, id=key)
 
     def repeated(self, token):
+        """It is sent once more. What was refused is open again: the library has begun a new try (PahoLink)."""
+        if token in self.refused:
+            self.open[token] = self.refused.pop(token)
         if token in self.open:
-            self.log.line("invoke", "pub", self.inc + 1, dup=1, **self.open[token])
+            self.log.line("invoke", "pub", self.inc, dup=1, **self.open[token])
             self.log.flush()
 
     def acked(self, token, rc):
-        if self.open.pop(token, None) is not None:
+        fields = self.open.pop(token, None)
+        if fields is not None:
+            if rc >= 0x80:
+                self.refused[token] = fields
             self.log.line("fail" if rc >= 0x80 else "ok", "pub", self.inc, id=token, rc=rc)
             self.taken += rc < 0x80
 

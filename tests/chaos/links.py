@@ -185,8 +185,8 @@ class RawLink(Link):
                 self.drop()
                 return
             self.connected = True
-            self._repeat(body[0] & 1)
             self.handler.up()
+            self._repeat(body[0] & 1)
         elif kind == raw.DISCONNECT:
             self.drop()
 
@@ -214,8 +214,12 @@ class RawLink(Link):
 
 
 class Peeking(mqtt.Client):
-    """Paho, which does not show the reason codes of acknowledgements: looked at in passing."""
+    """Paho, which shows neither the reason codes of acknowledgements nor what it sends again: looked at in passing."""
     rc = 0
+
+    def _send_publish(self, mid, *args, **more):
+        self.on_sending(mid)
+        return super()._send_publish(mid, *args, **more)
 
     def _look(self):
         body = self._in_packet["packet"]
@@ -235,9 +239,13 @@ class Peeking(mqtt.Client):
 
 
 class PahoLink(Link):
+    """Paho 1.6 does not look at the reason of a PUBREC: it sends PUBREL for what was refused, too. If the connection ends before the
+    PUBCOMP and the next attempt to connect fails, it forgets that PUBREC came and sends the PUBLISH again, without DUP: a new message of
+    the old packet id, which the server takes or refuses anew (test_links.py). So what is refused is kept until Paho has done with it."""
+
     def __init__(self, spec, handler, keepalive=10):
         super().__init__(spec, handler)
-        self.tokens, self.keepalive, self.begun = {}, keepalive, False
+        self.tokens, self.refused, self.keepalive, self.begun = {}, {}, keepalive, False   # packet id -> token
         kind = {"protocol": mqtt.MQTTv5} if spec["v5"] else {"protocol": mqtt.MQTTv311, "clean_session": spec["clean"]}
         self.mqtt = Peeking(client_id=spec["client"], **kind)
         self.mqtt._connect_timeout = 0.5  # the loop has others to serve
@@ -247,6 +255,7 @@ class PahoLink(Link):
         self.mqtt.on_message = lambda c, u, m: handler.message(m.topic, m.payload)
         self.mqtt.on_publish = self._on_publish
         self.mqtt.on_pubrec = self._on_pubrec
+        self.mqtt.on_sending = self._on_sending
 
     @property
     def sock(self):
@@ -304,8 +313,6 @@ class PahoLink(Link):
     def _on_connect(self, client, userdata, flags, rc, props=None):
         if (rc if isinstance(rc, int) else rc.value) == 0:
             self.connected = True
-            for token in self.tokens.values():
-                self.handler.repeated(token)
             self.handler.up()
 
     def subscribe(self, filters):
@@ -315,14 +322,24 @@ class PahoLink(Link):
         info = self.mqtt.publish(topic, payload, qos)
         if qos:
             self.tokens[info.mid] = token
+            self.refused.pop(info.mid, None)
         if self.sock is None:  # found broken while writing: what follows must wait for CONNACK and for the repeats
             self._lost()
 
+    def _on_sending(self, mid):
+        """Before a PUBLISH goes out. One that is known by its packet id went out before."""
+        if mid in self.refused:
+            self.tokens[mid] = self.refused.pop(mid)
+        if mid in self.tokens:
+            self.handler.repeated(self.tokens[mid])
+
     def _on_pubrec(self, mid, rc):
-        if rc >= 0x80:
+        if rc >= 0x80 and mid in self.tokens:
+            self.refused[mid] = self.tokens[mid]
             self._answer(mid, rc)
 
     def _on_publish(self, client, userdata, mid, *rest):
+        self.refused.pop(mid, None)
         self._answer(mid, self.mqtt.rc)
 
     def _answer(self, mid, rc):

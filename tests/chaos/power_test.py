@@ -37,29 +37,46 @@ DISK = (
 )
 WINDOW_S = 1.0   # docs: `process` is on disk at most this much later
 
-
-def age_at_cut(acked, cuts):
-    """How long before the cut that ended its life it was acknowledged. A PUBACK may be read when its broker is gone already."""
-    return next((max(0.0, cut - acked) for cut, up in cuts if acked < up), float("inf"))
+# A cut: when everything was dead, when it began to start again, and whether a call of the journal had failed since the start before
+Cut = collections.namedtuple("Cut", "when up failed")
 
 
-def excused(load, found, cuts, durability):
-    """With `process` a loss within the window is the price that was named. Returns (what remains, ages of what is excused)."""
-    remain, ages = [], []
-    lost = [p for p, _ in checker.missing(load.history, checker.Index(load.history))]
-    for verdict, sentence in found:
-        if verdict != "LOST" or durability != "process":
-            remain.append((verdict, sentence))
+def life_of(p, cuts):
+    """Number of the cut that ended the life in which it was acknowledged. A PUBACK may be read when its broker is gone already, but
+    not after the next one has begun to start (all_gone)."""
+    return next(i for i, cut in enumerate(cuts) if p.done / 1e9 < cut.up)
+
+
+def ages(pubs, lost, cuts):
+    """[(seconds, message)]: how long before the end of acknowledging it was acknowledged, the youngest first.
+
+    That end is the cut or, if the journal's disk failed before it, that failure: the last message that was accepted was
+    sent before it."""
+    last = collections.Counter()
+    for p in pubs:
+        if p.acked() and p.done / 1e9 < cuts[-1].up:
+            life = life_of(p, cuts)
+            last[life] = max(last[life], p.first / 1e9)
+    found = []
     for p in lost:
-        age = age_at_cut(p.done / 1e9, cuts)
-        ages.append(age)
-        if durability == "process" and age > WINDOW_S:
-            remain.append(("LOST-POWER", f"{p.id} was acknowledged {age:.3f} s before the cut"))
-    return remain, sorted(ages)
+        life = life_of(p, cuts)
+        end = min(last[life], cuts[life].when) if cuts[life].failed else cuts[life].when
+        found.append((max(0.0, end - p.done / 1e9), p))
+    return sorted(found, key=lambda x: x[0])
+
+
+def excused(history, found, cuts):
+    """With `process` a loss within the window is the price that was named. Returns (what remains, ages of all that is lost)."""
+    lost = [p for p, _ in checker.missing(history, checker.Index(history)) if p.done / 1e9 < cuts[-1].up]
+    old = ages(history.pubs.values(), lost, cuts)
+    named = {f"{p.id} " for age, p in old if age <= WINDOW_S}
+    remain = [(v, s) for v, s in found if v != "LOST" or not any(s.startswith(name) for name in named)]
+    return remain, [age for age, _ in old]
 
 
 def cycle(instance, faults, load, flood, rng, number):
     load.await_acks(20)
+    program = error = rule = None
     if number % 4 == 0:    # segments change while it happens
         threading.Thread(target=flood.send, args=(20,), daemon=True).start()
     time.sleep(rng.uniform(0, 0.5) if number % 4 else rng.uniform(0, 2.5))
@@ -71,16 +88,18 @@ def cycle(instance, faults, load, flood, rng, number):
         time.sleep(rng.uniform(0, 0.6))
     elif number % 4 == 3:
         program, path, calls, error, count, delay_ms = rng.choice(DISK)
-        faults.fail(program, path, calls, error, count=count, delay_ms=delay_ms)
+        rule = faults.fail(program, path, calls, error, count=count, delay_ms=delay_ms)
         if program == "im-seqgen":
             instance.kill("im-offline")  # what it writes is leases, and those are asked for at a start
         time.sleep(rng.uniform(0.1, 1.5))
     when = faults.stop_all(instance)
+    hit = f"{program} {errno.errorcode.get(error, 'slow')}" if rule and rule.hits else None
     lost = faults.power_loss(rng)
     faults.heal()
-    up = time.monotonic()
+    load.all_gone()
+    cut = Cut(when, time.monotonic(), hit is not None and program == "mosquitto" and error != 0)
     instance.start(timeout=60)
-    return (when, up), lost
+    return cut, lost, hit
 
 
 def main():
@@ -99,21 +118,25 @@ def main():
     instance.start(timeout=120)
     load, flood = Load(instance, rng), Flood(instance)
     load.start()
-    cuts, taken, shown = [], collections.Counter(), time.monotonic()
+    cuts, taken, failures, shown = [], collections.Counter(), collections.Counter(), time.monotonic()
     for number in range(a.cycles):
-        when, lost = cycle(instance, faults, load, flood, rng, number)
-        cuts.append(when)
+        cut, lost, hit = cycle(instance, faults, load, flood, rng, number)
+        cuts.append(cut)
         taken.update(lost)
+        failures.update([hit] if hit else [])
         if time.monotonic() - shown > 10:
             shown = time.monotonic()
             print(f"{len(cuts)} cuts, {load.acked()} acknowledged, taken back so far: {dict(taken)}", flush=True)
-    found, ages = excused(load, load.settle(), cuts, a.durability)
+    found, old = load.settle(), []
     load.stop()
     print(f"{a.durability}: {len(cuts)} power cuts, {taken['bytes']} bytes and {taken['entries']} entries of folders taken back")
+    print("the disk failed before: " + (", ".join(f"{n} {hit}" for hit, n in sorted(failures.items())) or "never"))
+    if a.durability == "process":
+        found, old = excused(load.history, found, cuts)
     print(load.figures(found))
     if a.durability == "process":
-        late = [x for x in ages if x > 0.010]
-        print(f"acknowledged and lost: {len(ages)} ({len(late)} of them older than 10 ms; oldest {1000 * max(ages, default=0):.1f} ms before its cut)")
+        print(f"acknowledged and lost: {len(old)} ({sum(x > 0.010 for x in old)} of them older than 10 ms; "
+              f"oldest {1000 * max(old, default=0):.1f} ms before the cut or the failure)")
     for verdict, sentence in found[:20]:
         print(f"{verdict}: {sentence}")
     instance.stop()

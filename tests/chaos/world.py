@@ -71,6 +71,15 @@ class Chat:
         self.marks += 1
         self.tell({"do": "mark", "mark": self.marks})
 
+    def all_gone(self, limit=20):
+        """Once the server is dead: everybody has read what it still sent, and so knows its acknowledgements."""
+        self.mark()
+        deadline = time.monotonic() + limit
+        while any(c.status.get("mark") != self.marks or c.status["up"] for c in self.crowds):
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"there are connections {limit} s after the server's death")
+            time.sleep(0.01)
+
     def round_trip(self, limit):
         """Seconds from the last mark to the first answer to a message sent after it."""
         deadline = time.monotonic() + limit
@@ -210,6 +219,7 @@ class World(Chat):
         when = Faults.stop_all(self.instance)
         self.killed.update((pid, name) for name, pid in pids.items())
         self.faults.power_loss(rng)
+        self.all_gone()
         self.log.line("info", "fault", kind="power", target="all", at=int(when * 1e9))
         self.instance.start(timeout=60)
 
