@@ -409,6 +409,10 @@ uint64_t store_log_segments(struct store_log *log)
 
 /* ---- opening and closing */
 
+/*
+ * The new segment's header says up to where the log is valid. What was found may be in the page cache only, so it is
+ * settled before that is said: else a power cut that leaves the header and takes what it speaks of leaves a hole.
+ */
 static enum im_status log_recover(struct store_log *log, const struct log_options *o, struct im_err *err)
 {
 	struct segment_range found;
@@ -431,6 +435,11 @@ static enum im_status log_recover(struct store_log *log, const struct log_option
 	if (found.first == found.end)
 		log->oldest = number;
 	log->start = number << 32 | LOG_HEADER;
+	if (o->settle) {
+		st = o->settle(o->arg, reached, err);
+		if (st != IM_OK)
+			return st;
+	}
 	return begin_segment(log, number, reached, err);
 }
 

@@ -34,6 +34,8 @@ struct log_io {
 
 /* One record found by recovery; `end`: the position after it. Anything but IM_OK stops the opening. */
 typedef enum im_status log_replay_fn(void *arg, const uint8_t *body, size_t len, uint64_t end, struct im_err *err);
+/* All has been replayed, up to `reached`: makes it durable elsewhere. Anything but IM_OK stops the opening. */
+typedef enum im_status log_settle_fn(void *arg, uint64_t reached, struct im_err *err);
 typedef void log_wake_fn(void *arg); /* on the log's thread: there is something to take */
 
 struct log_options {
@@ -45,9 +47,10 @@ struct log_options {
 	log_replay_fn *replay;
 	log_wake_fn *wake;
 	void *arg;
+	log_settle_fn *settle;  /* NULL: nothing to do */
 };
 
-/* Recovers, then starts a segment. `replay` is called before it returns, from this thread. */
+/* Recovers, then starts a segment. `replay` and `settle` are called before it returns, from this thread. */
 enum im_status store_log_open(const struct log_options *o, struct store_log **out, struct im_err *err);
 void store_log_close(struct store_log *log); /* writes and syncs what is pending; take it before or it is freed unanswered */
 

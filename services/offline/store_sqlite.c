@@ -353,10 +353,18 @@ static enum im_status replay(void *arg, const uint8_t *body, size_t len, uint64_
  * anything is built on it. Syncing the old segment would not do: if that failed before, it succeeds now and has
  * written nothing. The rows do it: they are written anew, with synced commits.
  */
+static enum im_status settle(void *arg, uint64_t reached, struct im_err *err)
+{
+	struct sqlite_store *ss = arg;
+
+	drop_part(ss);
+	return apply_replayed(ss, reached, err);
+}
+
 static enum im_status open_log(struct sqlite_store *ss, const struct im_settings *settings, struct im_err *err)
 {
 	struct log_options o = { .dir = ss->log_dir, .epoch = ss->start.epoch, .segment_bytes = settings->segment_bytes,
-				 .after = store_index_applied(ss->index), .replay = replay, .wake = wake_loop, .arg = ss };
+				 .after = store_index_applied(ss->index), .replay = replay, .wake = wake_loop, .arg = ss, .settle = settle };
 	enum im_status st;
 
 	if (!store_db_sync_commits(store_index_db(ss->index), true))
@@ -366,9 +374,6 @@ static enum im_status open_log(struct sqlite_store *ss, const struct im_settings
 	if (o.segment_bytes > SEGMENT_MOST)
 		o.segment_bytes = SEGMENT_MOST;
 	st = store_log_open(&o, &ss->log, err);
-	drop_part(ss);
-	if (st == IM_OK)
-		st = apply_replayed(ss, store_log_start(ss->log), err);
 	if (st == IM_OK && !store_db_sync_commits(store_index_db(ss->index), false))
 		st = store_db_fail(store_index_db(ss->index), err, "set up");
 	if (st != IM_OK)

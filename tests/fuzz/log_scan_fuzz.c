@@ -83,7 +83,7 @@ static size_t make_file(struct input *in, uint64_t number, uint64_t *valid, uint
 
 static bool open_once(uint64_t after, struct replayed *r)
 {
-	struct log_options o = {folder(), STORE, FILE_MAX, after, NULL, replay, no_wake, r};
+	struct log_options o = {folder(), STORE, FILE_MAX, after, NULL, replay, no_wake, r, NULL};
 	struct store_log *log = NULL;
 	struct im_err err = {""};
 

@@ -50,7 +50,7 @@ static enum im_status replay(void *arg, const uint8_t *body, size_t len, uint64_
 
 static enum im_status try_open(struct fixture *f, const struct log_io *io, struct im_err *err)
 {
-	struct log_options o = { f->dir, STORE, SEGMENT, f->after, io, replay, no_wake, f };
+	struct log_options o = { f->dir, STORE, SEGMENT, f->after, io, replay, no_wake, f, NULL };
 
 	f->replayed = 0;
 	return store_log_open(&o, &f->log, err);
@@ -342,10 +342,40 @@ static void a_segment_whose_header_a_power_cut_took_is_passed_over(void **state)
 	assert_int_equal(f->replayed, f->next);
 }
 
+static unsigned settled;
+
+static enum im_status cannot_settle(void *arg, uint64_t reached, struct im_err *err)
+{
+	struct fixture *f = arg;
+
+	assert_int_equal(f->replayed, f->next);
+	assert_true(reached >> 32 == 1 && (reached & UINT32_MAX) > LOG_HEADER);
+	settled++;
+	return im_fail(err, IM_FAILED, "the disk fails");
+}
+
+/* Else a power cut then, which takes what the process before had not synced, leaves a log that says of it that it was there. */
+static void no_segment_begins_before_what_was_found_is_settled(void **state)
+{
+	struct fixture *f = *state;
+	struct log_options o = { f->dir, STORE, SEGMENT, 0, NULL, replay, no_wake, f, cannot_settle };
+	struct im_err err = { "" };
+	char path[128];
+
+	(void)write_ten(f);
+	f->replayed = settled = 0;
+	assert_int_equal(store_log_open(&o, &f->log, &err), IM_FAILED);
+	assert_int_equal(settled, 1);
+	snprintf(path, sizeof(path), "%s/%020d.log", f->dir, 1);
+	assert_int_equal(truncate(path, LOG_HEADER), 0);
+	open_log(f, NULL);
+	assert_int_equal(f->replayed, 0);
+}
+
 static void another_stores_log_is_refused(void **state)
 {
 	struct fixture *f = *state;
-	struct log_options o = { f->dir, "ffffffffffffffffffffffffffffffff", SEGMENT, 0, NULL, replay, no_wake, f };
+	struct log_options o = { f->dir, "ffffffffffffffffffffffffffffffff", SEGMENT, 0, NULL, replay, no_wake, f, NULL };
 	struct im_err err = { "" };
 
 	(void)write_ten(f);
@@ -425,6 +455,7 @@ int main(void)
 		LOG_TEST(a_hole_between_segments_is_noticed),
 		LOG_TEST(a_segment_whose_header_a_power_cut_took_is_passed_over),
 		LOG_TEST(another_stores_log_is_refused),
+		LOG_TEST(no_segment_begins_before_what_was_found_is_settled),
 		LOG_TEST(a_log_of_a_newer_release_stops_the_opening_and_stays),
 		LOG_TEST(nothing_is_acknowledged_after_an_error),
 	};
