@@ -1,9 +1,13 @@
 /*
- * im-puback: what one PUBACK costs (bench/disk). Publishers in a closed loop, one QoS 1 message under way each, to
- * a user nobody is connected as; and the bare disk beside it: what the journal does for a record, and nothing else.
+ * im-puback: what one PUBACK costs beside the bare disk (bench/disk). Publishers in a closed loop, one QoS 1 message
+ * under way each, to a user nobody is connected as; then the same time of pwrite and fdatasync into a file of zeros,
+ * which is what the journal does for a record, and nothing else.
  *
- *	im-puback publish --port N --credentials FILE [--publishers N] [--size N] [--seconds N]
- *	im-puback raw --dir DIR [--size N] [--seconds N]       pwrite and fdatasync into a file of zeros
+ * The difficult idea: a virtual disk takes 0.1 ms for a sync now and 4 ms a second later. So the two take turns several
+ * times a second, and what counts is the quotient of neighbours; means of either alone say more about the neighbours
+ * of the machine.
+ *
+ *	im-puback --port N --credentials FILE --dir DIR [--publishers N] [--size N] [--seconds N]
  */
 #include "base/clock.h"
 #include "client.h"
@@ -17,8 +21,12 @@
 #include <string.h>
 #include <unistd.h>
 
-#define WARM_US 1000000
+#define TURN_US 100000   /* of each of the two */
+#define REST_US 20000    /* between them: what the services still write for the messages before is not the raw side's */
+#define WARM_PAIRS 3     /* not counted */
+#define PAIRS_MOST 10000
 #define STALL_MS 30000
+#define RECORD_MORE 70   /* a journal record is so much larger than its message */
 #define RAW_FILE (64u << 20) /* as a journal segment; begun again at its end */
 
 struct publisher {
@@ -33,12 +41,19 @@ static struct {
 	unsigned publishers, size, seconds;
 } o = {NULL, ".", 1883, 1, 100, 5};
 
+/* One of the two that are compared. */
+struct side {
+	uint64_t n;            /* in this turn */
+	double rates[PAIRS_MOST];
+	struct histogram times;
+};
+static struct side publishing, bare;
+
 static struct publisher *publishers;
 static struct client_loop *loop;
-static unsigned ups;
-static uint64_t counted;
-static int64_t count_from, count_to;
-static struct histogram times;
+static unsigned ups, under_way;
+static int64_t turn_end;
+static bool warm;
 static char *payload;
 
 static void die(const char *what)
@@ -47,24 +62,11 @@ static void die(const char *what)
 	exit(1);
 }
 
-static void print_result(const char *name)
+static void note(struct side *s, int64_t began, int64_t now)
 {
-	printf("{\"scenario\":\"%s\",\"per_s\":%.1f,\"us\":{\"p50\":%" PRIu64 ",\"p99\":%" PRIu64 ",\"max\":%" PRIu64 "}}\n", name,
-	       (double)counted / o.seconds, histogram_at(&times, 0.5), histogram_at(&times, 0.99), times.max);
-}
-
-static void note(int64_t began, int64_t now)
-{
-	if (now < count_from || now >= count_to)
-		return;
-	counted++;
-	histogram_add(&times, (uint64_t)(now - began));
-}
-
-static void window_set(void)
-{
-	count_from = im_clock_mono_us() + WARM_US;
-	count_to = count_from + (int64_t)o.seconds * 1000000;
+	s->n++;
+	if (warm)
+		histogram_add(&s->times, (uint64_t)(now - began));
 }
 
 /* ---------------------------------------------------------------- publish */
@@ -72,6 +74,7 @@ static void window_set(void)
 static void send_next(struct publisher *p)
 {
 	p->sent_us = im_clock_mono_us();
+	under_way++;
 	(void)client_publish(p->client, p->topic, payload, o.size, 1);
 	client_flush(p->client);
 }
@@ -91,10 +94,13 @@ static void ev_subscribed(struct client *c)
 static void ev_acked(struct client *c, uint16_t mid)
 {
 	struct publisher *p = c->arg;
+	int64_t now = im_clock_mono_us();
 
 	(void)mid;
-	note(p->sent_us, im_clock_mono_us());
-	send_next(p);
+	under_way--;
+	note(&publishing, p->sent_us, now);
+	if (now < turn_end)
+		send_next(p);
 }
 
 static void ev_received(struct client *c, const char *topic, size_t topic_len, const uint8_t *data, size_t len)
@@ -134,7 +140,7 @@ static void publishers_read(void)
 	(void)fclose(f);
 }
 
-static void publish(void)
+static void publishers_connect(void)
 {
 	int64_t deadline = im_clock_mono_ms() + STALL_MS;
 
@@ -152,21 +158,37 @@ static void publish(void)
 		(void)client_loop_turn(loop, 100000);
 	if (ups < o.publishers)
 		die("publishers do not come up");
-	window_set();
-	for (unsigned i = 0; i < o.publishers; i++)
-		send_next(&publishers[i]);
-	while (im_clock_mono_us() < count_to)
-		(void)client_loop_turn(loop, 100000);
-	print_result("publish");
 }
 
-/* ---------------------------------------------------------------- raw */
+/* Per second, from the first message to the last PUBACK. */
+static double publish_turn(void)
+{
+	int64_t began = im_clock_mono_us(), deadline = began + STALL_MS * INT64_C(1000);
 
-static int zeros_make(const char *path)
+	turn_end = began + TURN_US;
+	publishing.n = 0;
+	for (unsigned i = 0; i < o.publishers; i++)
+		send_next(&publishers[i]);
+	while (under_way > 0) {
+		(void)client_loop_turn(loop, TURN_US);
+		if (im_clock_mono_us() > deadline)
+			die("no PUBACK comes");
+	}
+	return (double)publishing.n * 1e6 / (double)(im_clock_mono_us() - began);
+}
+
+/* ---------------------------------------------------------------- the bare disk */
+
+static int zeros_make(void)
 {
 	static const char zeros[1u << 20];
-	int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	char path[4096];
+	int fd;
 
+	(void)snprintf(path, sizeof(path), "%s/im-puback.raw", o.dir);
+	fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (fd >= 0)
+		(void)unlink(path); /* it lives as long as we do */
 	for (unsigned at = 0; fd >= 0 && at < RAW_FILE; at += sizeof(zeros))
 		if (pwrite(fd, zeros, sizeof(zeros), at) != (ssize_t)sizeof(zeros))
 			die("cannot write the file of zeros");
@@ -175,31 +197,63 @@ static int zeros_make(const char *path)
 	return fd;
 }
 
-static void raw(void)
+static double bare_turn(int fd)
 {
-	char path[4096];
-	int64_t began, now;
-	unsigned at = 0;
-	int fd;
+	int64_t began = im_clock_mono_us(), now = began, before;
+	size_t size = o.size + RECORD_MORE;
+	static size_t at;
 
-	(void)snprintf(path, sizeof(path), "%s/im-puback.raw", o.dir);
-	fd = zeros_make(path);
-	window_set();
-	for (now = im_clock_mono_us(); now < count_to; at += o.size) {
-		if (at + o.size > RAW_FILE)
+	bare.n = 0;
+	for (turn_end = began + TURN_US; now < turn_end; at += size) {
+		if (at + size > RAW_FILE)
 			at = 0;
-		began = now;
-		if (pwrite(fd, payload, o.size, at) != (ssize_t)o.size || fdatasync(fd) != 0)
+		before = now;
+		if (pwrite(fd, payload, size, (off_t)at) != (ssize_t)size || fdatasync(fd) != 0)
 			die("the disk fails");
 		now = im_clock_mono_us();
-		note(began, now);
+		note(&bare, before, now);
 	}
-	(void)close(fd);
-	(void)unlink(path);
-	print_result("raw");
+	return (double)bare.n * 1e6 / (double)(now - began);
 }
 
 /* ---------------------------------------------------------------- the program */
+
+static void rest(void)
+{
+	int64_t until = im_clock_mono_us() + REST_US, now;
+
+	while ((now = im_clock_mono_us()) < until)
+		(void)client_loop_turn(loop, until - now);
+}
+
+static void print_side(const char *name, const struct side *s, size_t pairs)
+{
+	printf("\"%s\":{\"us\":{\"p50\":%" PRIu64 ",\"p99\":%" PRIu64 ",\"max\":%" PRIu64 "},\"per_s\":[", name, histogram_at(&s->times, 0.5),
+	       histogram_at(&s->times, 0.99), s->times.max);
+	for (size_t i = 0; i < pairs; i++)
+		printf("%s%.1f", i ? "," : "", s->rates[i]);
+	printf("]}");
+}
+
+static void compare(void)
+{
+	int64_t until = im_clock_mono_ms() + o.seconds * INT64_C(1000);
+	int fd = zeros_make();
+	size_t n = 0, i = 0;
+
+	for (; im_clock_mono_ms() < until && n < PAIRS_MOST; i++) {
+		warm = i >= WARM_PAIRS;
+		bare.rates[n] = bare_turn(fd);
+		publishing.rates[n] = publish_turn();
+		rest();
+		n += warm;
+	}
+	printf("{");
+	print_side("bare", &bare, n);
+	printf(",");
+	print_side("publish", &publishing, n);
+	printf("}\n");
+}
 
 int main(int argc, char **argv)
 {
@@ -217,20 +271,16 @@ int main(int argc, char **argv)
 		case 's': o.size = (unsigned)atoi(optarg); break;
 		case 't': o.seconds = (unsigned)atoi(optarg); break;
 		case 'd': o.dir = optarg; break;
-		default: die("usage: im-puback publish|raw ...");
+		default: die("usage: im-puback --port N --credentials FILE --dir DIR ...");
 		}
 	}
-	if (optind >= argc || o.size == 0 || o.size > RAW_FILE || o.seconds == 0 || o.publishers == 0)
-		die("usage: im-puback publish|raw ...");
-	payload = malloc(o.size);
+	if (optind < argc || !o.credentials || o.size == 0 || o.size > RAW_FILE - RECORD_MORE || o.seconds == 0 || o.publishers == 0)
+		die("usage: im-puback --port N --credentials FILE --dir DIR ...");
+	payload = malloc(o.size + RECORD_MORE);
 	if (!payload)
 		die("cannot start");
-	memset(payload, 'x', o.size);
-	if (strcmp(argv[optind], "raw") == 0)
-		raw();
-	else if (strcmp(argv[optind], "publish") == 0 && o.credentials)
-		publish();
-	else
-		die("usage: im-puback publish|raw ...");
+	memset(payload, 'x', o.size + RECORD_MORE);
+	publishers_connect();
+	compare();
 	return 0;
 }
