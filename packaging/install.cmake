@@ -8,7 +8,7 @@ endif()
 set(root "$ENV{DESTDIR}")
 file(READ ${source}/systemd/sandbox.conf SANDBOX)
 
-foreach(unit broker seqgen offline push@)
+foreach(unit broker seqgen offline api push@)
   configure_file(${source}/systemd/mosquitto-im-${unit}.service.in
     ${root}${CMAKE_INSTALL_PREFIX}/lib/systemd/system/mosquitto-im-${unit}.service @ONLY)
 endforeach()

@@ -448,6 +448,47 @@ enum auth_verdict auth_check(struct auth *a, const struct auth_view *v, const st
 	return verdict;
 }
 
+static enum auth_verdict check_request(struct auth *a, const struct auth_view *v, const struct broker_client *c, const char *secret,
+				       struct auth_grant *grant, struct auth_why *why)
+{
+	const struct roster_user *u = roster_user(v->roster, c->user);
+	const struct roster_token *token = find_token(u, secret);
+	struct jwt_claims claims;
+
+	if (token)
+		return check_token(u, token, grant, why);
+	if (jwt_login_applies(a->jwt, secret))
+		return check_jwt(a, v, c, u->name, secret, &claims, why);
+	return say(why, AUTH_REFUSE, "bad_token", "use a token of this user (imctl token issue) or a JWT; passwords are for MQTT only",
+		   "this is no token of user %s", u->name);
+}
+
+enum auth_verdict auth_check_request(struct auth *a, const struct auth_view *v, const struct broker_client *c, const char *secret,
+				     struct auth_grant *grant, struct auth_why *why)
+{
+	const struct auth_proof proof = { secret, NULL };
+	struct broker_client as = *c;
+	enum auth_verdict verdict = AUTH_OURS;
+
+	memset(grant, 0, sizeof(*grant));
+	if (!c->user || !*c->user) {
+		verdict = name_user(a, v, c, &proof, grant, why);
+		as.user = grant->user;
+	}
+	if (verdict == AUTH_OURS && !roster_user(v->roster, as.user))
+		verdict = say(why, AUTH_REFUSE, "unknown_user", "give user and token (Basic), or a JWT that names the user (Bearer)",
+			      "no user of the chat is named");
+	if (verdict == AUTH_OURS)
+		verdict = auth_check_name(v, &as, why);
+	if (verdict == AUTH_OURS)
+		verdict = check_request(a, v, &as, secret, grant, why);
+	if (verdict == AUTH_OURS)
+		a->stats.accepted++;
+	else if (verdict == AUTH_REFUSE)
+		a->stats.refused++;
+	return verdict;
+}
+
 enum auth_verdict auth_explain(const struct auth *a, const struct auth_view *v, const struct broker_client *c, struct auth_why *why)
 {
 	static const char *const fields[] = { "", "CN", "e-mail", "DNS name" };

@@ -69,6 +69,12 @@ struct auth_view {
 
 enum auth_verdict auth_check(struct auth *a, const struct auth_view *v, const struct broker_client *c, const struct auth_proof *proof,
 			     struct auth_grant *grant, struct auth_why *why);
+/*
+ * The same for a request that came over HTTP (services/api): tokens and JWTs only, since a password would cost the broker's
+ * thread. c->user "" or NULL: the JWT names the user, and grant->user is it. AUTH_OURS, AUTH_REFUSE or AUTH_LATER.
+ */
+enum auth_verdict auth_check_request(struct auth *a, const struct auth_view *v, const struct broker_client *c, const char *secret,
+				     struct auth_grant *grant, struct auth_why *why);
 /* What does not need a proof: client id, roster, service ids. */
 enum auth_verdict auth_check_name(const struct auth_view *v, const struct broker_client *c, struct auth_why *why);
 /* The same for `why USER connect`: a good answer tells which ways to log in this user has. */

@@ -1,4 +1,4 @@
-/* {"query":"why","user","action","what"} and {"query":"status"}: docs/bus.md. */
+/* {"query":"why","user","action","what"}, {"query":"login","user","client_id","secret","address"} and {"query":"status"}: docs/bus.md. */
 #include "why.h"
 
 #include "acl.h"
@@ -143,6 +143,34 @@ static void why(struct plugin *p, const json_t *q, struct im_buf *out)
 	}
 }
 
+/* Of a request over HTTP. Nothing is opened: the answer holds for this one request. */
+static void login(struct plugin *p, const json_t *q, struct im_buf *out)
+{
+	struct auth_view v = { &p->settings, p->roster, p->sessions, link_is_up(p->link) };
+	struct broker_client c = { .protocol = 5, .clean = true };
+	const char *secret = json_string_value(json_object_get(q, "secret"));
+	struct auth_grant grant;
+	struct auth_why why;
+	enum auth_verdict verdict;
+
+	c.user = json_string_value(json_object_get(q, "user"));
+	c.id = json_string_value(json_object_get(q, "client_id"));
+	c.address = json_string_value(json_object_get(q, "address"));
+	if (!c.user || !c.id || !c.address || !secret) {
+		put_answer(out, false, "bad_query", "user, client_id, address and secret are wanted", "");
+		im_buf_add_char(out, '}');
+		return;
+	}
+	verdict = auth_check_request(p->auth, &v, &c, secret, &grant, &why);
+	if (verdict != AUTH_OURS)
+		auth_refused(p->auth, &c, &why);
+	put_answer(out, verdict == AUTH_OURS, verdict == AUTH_OURS ? "ok" : why.rule, verdict == AUTH_OURS ? "" : why.reason,
+		   verdict == AUTH_OURS ? "" : why.fix);
+	im_buf_printf(out, ",\"later\":%s,", verdict == AUTH_LATER ? "true" : "false");
+	put_string(out, "user", *grant.user ? grant.user : c.user);
+	im_buf_add_char(out, '}');
+}
+
 static void status(const struct plugin *p, struct im_buf *out)
 {
 	const char *state = journal_why(p->journal);
@@ -177,6 +205,8 @@ void why_query(void *arg, const char *json, struct im_buf *out)
 
 	if (query && strcmp(query, "why") == 0)
 		why(p, q, out);
+	else if (query && strcmp(query, "login") == 0)
+		login(p, q, out);
 	else if (query && strcmp(query, "status") == 0)
 		status(p, out);
 	else

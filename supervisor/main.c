@@ -29,20 +29,22 @@ static const struct part_row {
 	const char *args[ARGS_MAX];
 	bool demo;           /* only with --demo */
 	const char *provider; /* only if im_push names it */
+	bool http;           /* only with im_http_listen */
 } part_table[] = {
-	{"mosquitto", "mosquitto", {"-c", "{config}"}, false, NULL},
-	{"im-seqgen", "im-seqgen", {"--config", "{config}"}, false, NULL},
-	{"im-offline", "im-offline", {"--config", "{config}"}, false, NULL},
-	{"im-push-apns", "im-apns-bridge", {"--config", "{config}"}, false, "apns"},
-	{"im-push-fcm", "im-fcm-bridge", {"--config", "{config}"}, false, "fcm"},
-	{"im-push-webpush", "im-webpush-bridge", {"--config", "{config}"}, false, "webpush"},
-	{"im-push-huawei", "im-vendor-bridge", {"huawei", "--config", "{config}"}, false, "huawei"},
-	{"im-push-harmony", "im-vendor-bridge", {"harmony", "--config", "{config}"}, false, "harmony"},
-	{"im-push-xiaomi", "im-vendor-bridge", {"xiaomi", "--config", "{config}"}, false, "xiaomi"},
-	{"im-push-oppo", "im-vendor-bridge", {"oppo", "--config", "{config}"}, false, "oppo"},
-	{"im-push-vivo", "im-vendor-bridge", {"vivo", "--config", "{config}"}, false, "vivo"},
-	{"im-push-honor", "im-vendor-bridge", {"honor", "--config", "{config}"}, false, "honor"},
-	{"im-echo", "im-echo", {"--user", "echo", "--token-file", "{dir}/echo.token", "--socket", "{bus}"}, true, NULL},
+	{"mosquitto", "mosquitto", {"-c", "{config}"}, false, NULL, false},
+	{"im-seqgen", "im-seqgen", {"--config", "{config}"}, false, NULL, false},
+	{"im-offline", "im-offline", {"--config", "{config}"}, false, NULL, false},
+	{"im-api", "im-api", {"--config", "{config}"}, false, NULL, true},
+	{"im-push-apns", "im-apns-bridge", {"--config", "{config}"}, false, "apns", false},
+	{"im-push-fcm", "im-fcm-bridge", {"--config", "{config}"}, false, "fcm", false},
+	{"im-push-webpush", "im-webpush-bridge", {"--config", "{config}"}, false, "webpush", false},
+	{"im-push-huawei", "im-vendor-bridge", {"huawei", "--config", "{config}"}, false, "huawei", false},
+	{"im-push-harmony", "im-vendor-bridge", {"harmony", "--config", "{config}"}, false, "harmony", false},
+	{"im-push-xiaomi", "im-vendor-bridge", {"xiaomi", "--config", "{config}"}, false, "xiaomi", false},
+	{"im-push-oppo", "im-vendor-bridge", {"oppo", "--config", "{config}"}, false, "oppo", false},
+	{"im-push-vivo", "im-vendor-bridge", {"vivo", "--config", "{config}"}, false, "vivo", false},
+	{"im-push-honor", "im-vendor-bridge", {"honor", "--config", "{config}"}, false, "honor", false},
+	{"im-echo", "im-echo", {"--user", "echo", "--token-file", "{dir}/echo.token", "--socket", "{bus}"}, true, NULL, false},
 };
 #define PART_COUNT (sizeof(part_table) / sizeof(part_table[0]))
 
@@ -130,7 +132,7 @@ static enum im_status part_init(struct part *p, const struct part_row *row, cons
 	int n = 0;
 
 	p->name = row->name;
-	p->spare = row->provider != NULL;
+	p->spare = row->provider != NULL || row->http;
 	p->argv[n++] = find_program(row->program);
 	if (!p->argv[0])
 		return im_fail(err, IM_NOT_FOUND, "%s is not there: %s", row->program,
@@ -199,6 +201,8 @@ static bool wanted(const struct part_row *row, const struct options *o, const st
 {
 	if (row->provider)
 		return !o->no_bridges && names(s->push, row->provider);
+	if (row->http)
+		return *s->http_listen != '\0';
 	return !row->demo || o->demo;
 }
 

@@ -66,6 +66,9 @@ struct im_settings {
 	unsigned filters;        /* im_filters of ours per connection, default 16 */
 	uint64_t expand_bytes;   /* im_expand_bytes a turn of the broker's loop, default 1 MiB */
 	uint64_t store_backlog;  /* im_store_backlog bytes logged and not yet indexed before input waits, default 64 MiB */
+	char *http_listen;       /* im_http_listen: ADDRESS:PORT; empty = no HTTP */
+	char *http_cert;         /* im_http_cert, im_http_key: PEM files; empty = no TLS */
+	char *http_key;
 	char *push;              /* im_push: providers whose bridges run, comma separated; empty = none */
 	char *push_dir;          /* im_push_dir: the apps' files, keys, outboxes; default {dir}/push */
 	char *push_metrics;      /* im_push_metrics: where the bridges write their figures; default {dir}/run/metrics */

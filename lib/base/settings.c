@@ -5,6 +5,7 @@
 #include "base/conf.h"
 #include "base/conf_broker.h"
 #include "base/conf_file.h"
+#include "base/listen.h"
 #include "base/nearest.h"
 #include "base/number.h"
 #include "base/settings_table.h"
@@ -36,6 +37,8 @@ static const char *check_socket(const char *value);
 static const char *check_store(const char *value);
 static const char *check_admins(const char *value);
 static const char *check_keys(const char *value);
+static const char *check_listen(const char *value);
+static const char *check_file(const char *value);
 static const char *check_push(const char *value);
 
 #define TEXT(field) SETTING_TEXT, offsetof(struct im_settings, field), 0, 0, false
@@ -51,6 +54,7 @@ static const char state[] = "State and durability";
 static const char messages[] = "Messages and rights";
 static const char logins[] = "Logins";
 static const char devices[] = "Devices and delivery";
+static const char http[] = "HTTP";
 static const char push[] = "Push";
 static const char memory[] = "Memory and work per turn";
 
@@ -141,6 +145,13 @@ const struct setting settings_table[] = {
 	 "Time until an unacked message is sent again; doubles each time."},
 	{"im_ack_retries", devices, NUMBER_OR_0(ack_retries, 1, 100), "3", "times", LIVE, NULL, NULL, NULL,
 	 "How often an unacked message is sent again; then it waits for the device's next connect."},
+
+	{"im_http_listen", http, TEXT(http_listen), "", "", RESTART, NULL, "ADDRESS:PORT, [IPV6]:PORT", check_listen,
+	 "Where im-api takes requests over HTTP (docs/http.md). Beyond this host only with im_http_cert. Empty: nowhere."},
+	{"im_http_cert", http, TEXT(http_cert), "", "", RESTART, NULL, "an absolute path", check_file,
+	 "Certificate (PEM, with its chain) for HTTPS. Empty: plain HTTP, for a proxy on this host that does TLS."},
+	{"im_http_key", http, TEXT(http_key), "", "", RESTART, NULL, "an absolute path", check_file,
+	 "Private key (PEM) of im_http_cert."},
 
 	{"im_push", push, TEXT(push), "", "", RESTART, NULL, "providers, separated by commas", check_push,
 	 "Push providers whose bridges run: apns, fcm, webpush, huawei, harmony, xiaomi, oppo, vivo, honor (docs/push.md)."},
@@ -254,6 +265,18 @@ static const char *check_keys(const char *value)
 		value += *value == ',';
 	}
 	return NULL;
+}
+
+static const char *check_listen(const char *value)
+{
+	struct sockaddr_storage a;
+
+	return !*value || im_listen_parse(value, &a) ? NULL : "must be ADDRESS:PORT with an IP address, such as 127.0.0.1:8080 or [::1]:8080";
+}
+
+static const char *check_file(const char *value)
+{
+	return !*value || *value == '/' ? NULL : "must be an absolute path";
 }
 
 static const char *check_push(const char *value)
@@ -558,12 +581,20 @@ static void fill_defaults(struct settings_reader *r)
 /* Settings that are right each by itself and wrong together. */
 static void check_together(struct settings_reader *r)
 {
+	struct sockaddr_storage listen;
+
 	if (r->s.segment_bytes > r->s.journal_limit / 2)
 		conf_problem(&r->report, true, r->name, 0,
 			     SETTING_PREFIX "im_segment_bytes must be at most half of im_journal_limit: full segments are removed as a whole");
 	if (r->s.expand_bytes > r->s.silent_bytes)
 		conf_problem(&r->report, false, r->name, 0,
 			     SETTING_PREFIX "im_silent_bytes is smaller than im_expand_bytes: silent devices get less than one turn's worth");
+	if (*r->s.http_cert ? !*r->s.http_key : *r->s.http_key)
+		conf_problem(&r->report, true, r->name, 0, SETTING_PREFIX "im_http_cert and im_http_key need each other");
+	if (!*r->s.http_cert && im_listen_parse(r->s.http_listen, &listen) && !im_listen_is_local(&listen))
+		conf_problem(&r->report, true, r->name, 0,
+			     SETTING_PREFIX "im_http_listen %s is beyond this host and would take tokens in the clear: set im_http_cert and im_http_key, "
+					    "or listen on 127.0.0.1 behind a proxy that does TLS", r->s.http_listen);
 	if (!r->plugin_file)
 		conf_problem(&r->report, true, r->name, 0,
 			     "no `plugin .../mosquitto_im.so` line: the broker would run without us");

@@ -2,6 +2,7 @@
  * The message service: journal slices in; durable messages, acks and deliveries out. This file only joins
  * the parts: link (bus) -> inbox (decides) -> store (keeps) -> delivery (hands over) -> link.
  */
+#include "api.h"
 #include "backup.h"
 #include "base/log.h"
 #include "delivery.h"
@@ -31,6 +32,7 @@ struct offline {
 	struct request *request;
 	struct backup *backup;
 	struct push *push;           /* NULL: nobody is pushed */
+	struct api *api;
 	struct im_after *after;
 	struct im_timer *drain;
 };
@@ -195,8 +197,9 @@ static enum im_status build(struct service *s, struct offline *o, struct im_err 
 	if (st != IM_OK)
 		return st;
 	request_set_push(o->request, o->push);
+	o->api = api_create(o->link, o->request);
 	o->after = im_after_create(s->loop, on_turn_end, o);
-	if (!o->after)
+	if (!o->api || !o->after)
 		return im_fail(err, IM_FAILED, "out of memory");
 	lease_on_change(o->lease, on_lease, o);
 	lease_on_failure(o->lease, on_failure, o);
@@ -224,6 +227,7 @@ static void bus_up(struct service *s)
 	lease_bus(o->lease, s->bus);
 	link_bus(o->link, s->bus);
 	push_bus(o->push, s->bus);
+	api_bus(o->api, s->bus);
 }
 
 static void bus_down(struct service *s, const char *why)
@@ -234,6 +238,7 @@ static void bus_down(struct service *s, const char *why)
 	lease_bus(o->lease, NULL);
 	link_bus(o->link, NULL);
 	push_bus(o->push, NULL);
+	api_bus(o->api, NULL);
 }
 
 static void message(struct service *s, const char *topic, const void *payload, size_t len)
@@ -251,6 +256,8 @@ static void message(struct service *s, const char *topic, const void *payload, s
 		const char *provider = topic + sizeof(PUSH_TOPIC) - 1;
 
 		push_message(o->push, provider, strcspn(provider, "/"), payload, len);
+	} else if (strcmp(topic, API_TOPIC) == 0) {
+		api_message(o->api, payload, len);
 	}
 }
 
@@ -271,6 +278,7 @@ static void stop(struct service *s)
 	im_after_destroy(o->after);
 	if (o->inbox)
 		inbox_stop(o->inbox);
+	api_stop(o->api);
 	request_destroy(o->request);
 	backup_job_destroy(o->backup);
 	push_stop(o->push);
@@ -279,6 +287,7 @@ static void stop(struct service *s)
 	inbox_destroy(o->inbox);
 	push_destroy(o->push);
 	link_destroy(o->link);
+	api_destroy(o->api);
 	lease_destroy(o->lease);
 	roster_destroy(o->roster);
 	im_timer_destroy(o->drain);
@@ -288,7 +297,7 @@ static void stop(struct service *s)
 
 int main(int argc, char **argv)
 {
-	static const char *const filters[] = {"$im/seq/res/" CLIENT_ID, "$im/sink", PUSH_TOPIC "+/up", NULL};
+	static const char *const filters[] = {"$im/seq/res/" CLIENT_ID, "$im/sink", PUSH_TOPIC "+/up", API_TOPIC, NULL};
 	static const struct service_spec spec = {
 		.name = "im-offline",
 		.client_id = CLIENT_ID,

@@ -16,10 +16,19 @@
 
 #define ASKED_PER_USER 32u /* under way at a time: a client that pages asks one by one */
 
+/* A question and where its answer goes. */
+struct question {
+	const Im__Bus__Record *record;
+	request_answer_fn *answer; /* NULL: to the device that asked */
+	void *arg;
+};
+
 struct asked {
 	struct asked *prev, *next;
 	struct request *request;
 	Im__Bus__Record *record; /* ours, without arguments */
+	request_answer_fn *answer;
+	void *arg;
 };
 
 struct request {
@@ -82,7 +91,24 @@ void request_destroy(struct request *r)
 
 /* ---- answers */
 
-static void respond_error(struct request *r, const Im__Bus__Record *record, const struct im_refusal *why)
+/* What may go well in a moment is not kept, so that asking again under the same id helps. */
+static bool may_keep(enum im_refusal_code code)
+{
+	return code != IM_REFUSE_UNAVAILABLE && code != IM_REFUSE_INTERNAL && code != IM_REFUSE_TOO_FAST;
+}
+
+static void respond(struct request *r, const struct question *q, const Im__V1__Response *response, enum im_refusal_code code)
+{
+	if (q->answer != NULL) {
+		q->answer(q->arg, response, code);
+		return;
+	}
+	if (may_keep(code))
+		answer_keep(r->answers, q->record->user, q->record->client_id, response);
+	delivery_respond(r->env->delivery, q->record, response);
+}
+
+static void respond_error(struct request *r, const struct question *q, const struct im_refusal *why)
 {
 	Im__V1__Response response = IM__V1__RESPONSE__INIT;
 	Im__V1__Error error = IM__V1__ERROR__INIT;
@@ -90,17 +116,14 @@ static void respond_error(struct request *r, const Im__Bus__Record *record, cons
 	error.code = (char *)im_refusal_name(why->code);
 	error.reason = (char *)why->reason;
 	error.fix = (char *)why->fix;
-	error.id = record->id;
-	response.id = record->id;
-	response.method = record->method;
+	error.id = q->record->id;
+	response.id = q->record->id;
+	response.method = q->record->method;
 	response.error = &error;
-	/* What may go well in a moment is not kept, so that asking again under the same id helps. */
-	if (why->code != IM_REFUSE_UNAVAILABLE && why->code != IM_REFUSE_INTERNAL && why->code != IM_REFUSE_TOO_FAST)
-		answer_keep(r->answers, record->user, record->client_id, &response);
-	delivery_respond(r->env->delivery, record, &response);
+	respond(r, q, &response, why->code);
 }
 
-static void respond_result(struct request *r, const Im__Bus__Record *record, const struct call *call, char *json,
+static void respond_result(struct request *r, const struct question *q, const struct call *call, char *json,
 			   Im__V1__Message *views, Im__V1__Message **messages)
 {
 	Im__V1__Response response = IM__V1__RESPONSE__INIT;
@@ -111,20 +134,20 @@ static void respond_result(struct request *r, const Im__Bus__Record *record, con
 		message_view(call->messages[i], call->conv, &views[i]);
 		messages[i] = &views[i];
 	}
-	response.id = record->id;
-	response.method = record->method;
+	response.id = q->record->id;
+	response.method = q->record->method;
 	response.json = json;
 	response.messages = messages;
 	response.n_messages = call->n_messages;
 	response.more = call->more;
 	response.next = (char *)call->next;
-	answer_keep(r->answers, record->user, record->client_id, &response);
-	delivery_respond(r->env->delivery, record, &response);
+	respond(r, q, &response, IM_REFUSE_NONE);
 }
 
 static void on_end(struct call *call, void *arg)
 {
 	struct asked *a = arg;
+	struct question q = {a->record, a->answer, a->arg};
 	Im__V1__Message *views;
 	Im__V1__Message **messages;
 	char *json;
@@ -138,9 +161,9 @@ static void on_end(struct call *call, void *arg)
 	if (why.code == IM_REFUSE_NONE && (json == NULL || views == NULL || messages == NULL))
 		im_refuse(&why, IM_REFUSE_INTERNAL, "out of memory");
 	if (why.code != IM_REFUSE_NONE)
-		respond_error(a->request, a->record, &why);
+		respond_error(a->request, &q, &why);
 	else
-		respond_result(a->request, a->record, call, json, views, messages);
+		respond_result(a->request, &q, call, json, views, messages);
 	asked_free(a);
 	free(views);
 	free(messages);
@@ -170,7 +193,7 @@ static Im__Bus__Record *copy_without_args(const Im__Bus__Record *record)
 
 static bool same_request(const Im__Bus__Record *a, const Im__Bus__Record *b)
 {
-	return strcmp(a->id, b->id) == 0 && strcmp(a->user, b->user) == 0 && strcmp(a->client_id, b->client_id) == 0;
+	return *b->id && strcmp(a->id, b->id) == 0 && strcmp(a->user, b->user) == 0 && strcmp(a->client_id, b->client_id) == 0;
 }
 
 /* true: it is under way already. */
@@ -195,25 +218,28 @@ static bool is_under_way(struct request *r, const Im__Bus__Record *record, unsig
 	return false;
 }
 
-static struct asked *asked_create(struct request *r, const Im__Bus__Record *record)
+static struct asked *asked_create(struct request *r, const struct question *q)
 {
 	struct asked *a = calloc(1, sizeof(*a));
 
 	if (a == NULL)
 		return NULL;
-	a->record = copy_without_args(record);
+	a->record = copy_without_args(q->record);
 	if (a->record == NULL) {
 		free(a);
 		return NULL;
 	}
+	a->answer = q->answer;
+	a->arg = q->arg;
 	a->request = r;
 	DL_APPEND(r->asked, a);
 	return a;
 }
 
-static void start(struct request *r, const Im__Bus__Record *record, json_t *args)
+static void start(struct request *r, const struct question *q, json_t *args)
 {
-	struct asked *a = asked_create(r, record);
+	const Im__Bus__Record *record = q->record;
+	struct asked *a = asked_create(r, q);
 	struct im_refusal why;
 
 	if (a != NULL &&
@@ -224,14 +250,33 @@ static void start(struct request *r, const Im__Bus__Record *record, json_t *args
 	else
 		asked_free(a);
 	im_refuse(&why, IM_REFUSE_INTERNAL, "out of memory");
-	respond_error(r, record, &why);
+	respond_error(r, q, &why);
+}
+
+static void check_and_start(struct request *r, const struct question *q, unsigned of_user)
+{
+	const ProtobufCBinaryData *text = &q->record->args;
+	json_t *args = NULL;
+	struct im_refusal why;
+
+	if (text->len > 0)
+		args = json_loadb((const char *)text->data, text->len, JSON_REJECT_DUPLICATES, NULL);
+	if (of_user >= ASKED_PER_USER)
+		im_refuse(&why, IM_REFUSE_TOO_FAST, "%u of your requests are under way already", ASKED_PER_USER);
+	else if (text->len > 0 && !json_is_object(args))
+		im_refuse(&why, IM_REFUSE_BAD_JSON, "the arguments are not a JSON object");
+	else {
+		start(r, q, args);
+		return;
+	}
+	json_decref(args);
+	respond_error(r, q, &why);
 }
 
 void request_record(struct request *r, const Im__Bus__Record *record)
 {
 	Im__V1__Response *known = answer_find(r->answers, record->user, record->client_id, record->id);
-	json_t *args = NULL;
-	struct im_refusal why;
+	struct question q = {record, NULL, NULL};
 	unsigned of_user;
 
 	if (known != NULL) {
@@ -239,20 +284,19 @@ void request_record(struct request *r, const Im__Bus__Record *record)
 		im__v1__response__free_unpacked(known, NULL);
 		return;
 	}
-	if (is_under_way(r, record, &of_user))
-		return;
-	if (record->args.len > 0)
-		args = json_loadb((const char *)record->args.data, record->args.len, JSON_REJECT_DUPLICATES, NULL);
-	if (of_user >= ASKED_PER_USER)
-		im_refuse(&why, IM_REFUSE_TOO_FAST, "%u of your requests are under way already", ASKED_PER_USER);
-	else if (record->args.len > 0 && !json_is_object(args))
-		im_refuse(&why, IM_REFUSE_BAD_JSON, "the arguments are not a JSON object");
-	else {
-		start(r, record, args);
-		return;
-	}
-	json_decref(args);
-	respond_error(r, record, &why);
+	if (!is_under_way(r, record, &of_user))
+		check_and_start(r, &q, of_user);
+}
+
+void request_as(struct request *r, const Im__Bus__Record *record, request_answer_fn *answer, void *arg)
+{
+	struct question q = {record, answer, arg};
+	unsigned of_user = 0;
+	struct asked *a;
+
+	DL_FOREACH(r->asked, a)
+		of_user += strcmp(a->record->user, record->user) == 0;
+	check_and_start(r, &q, of_user);
 }
 
 void request_control(struct request *r, const Im__Bus__Control *control)

@@ -11,6 +11,7 @@
 #include "link.h"
 #include "roster/roster.h"
 #include "store.h"
+#include "wire/refusal.h"
 
 struct request;
 
@@ -23,6 +24,12 @@ struct push;
 void request_set_push(struct request *r, struct push *push); /* once, before the first command; NULL is fine */
 void request_destroy(struct request *r);
 void request_record(struct request *r, const Im__Bus__Record *record);   /* KIND_REQUEST, from inbox_on_request; borrowed */
+/*
+ * A request of a proven user that came another way than by MQTT (api.h): `user`, `client_id`, `method` and `args` of the record
+ * count. `answer` is called once, now or later, unless the service stops first; `response` is borrowed.
+ */
+typedef void request_answer_fn(void *arg, const Im__V1__Response *response, enum im_refusal_code code);
+void request_as(struct request *r, const Im__Bus__Record *record, request_answer_fn *answer, void *arg);
 void request_control(struct request *r, const Im__Bus__Control *control);/* $CONTROL/im/v1; borrowed */
 
 #endif

@@ -419,6 +419,48 @@ static void a_certificate_stands_for_the_password(void **state)
 	assert_string_equal(why.rule, "user_disabled");
 }
 
+static enum auth_verdict request(const char *user, const char *id, const char *token)
+{
+	struct auth_view v = { &fake.p.settings, fake.p.roster, fake.p.sessions, fake.link_up };
+	struct broker_client c = { .id = id, .user = user, .address = "192.0.2.1", .protocol = 5, .clean = true };
+
+	return auth_check_request(fake.p.auth, &v, &c, token, &grant, &why);
+}
+
+static void a_request_over_http_takes_tokens_and_jwts_of_our_users_only(void **state)
+{
+	int64_t now = im_clock_wall_ms() / 1000;
+	struct auth_stats st;
+
+	(void)state;
+	use_jwts();
+	fake_user("alice", hash_of("s3cret"), false);
+	fake_token("alice", "tok", 0);
+	assert_int_equal(request("alice", "alice:phone", "tok"), AUTH_OURS);
+	assert_string_equal(grant.user, "");
+	assert_int_equal(request("", "alice:phone", jwt_of("alice", now + 100)), AUTH_OURS);
+	assert_string_equal(grant.user, "alice");
+	assert_int_equal(request("alice", "alice:phone", jwt_of("alice", now + 100)), AUTH_OURS);
+	assert_int_equal(request("alice", "alice:phone", "s3cret"), AUTH_REFUSE);
+	assert_string_equal(why.rule, "bad_token");
+	auth_stats(fake.p.auth, &st);
+	assert_int_equal(st.hashed, 0);
+	assert_int_equal(request("alice", "bob:phone", "tok"), AUTH_REFUSE);
+	assert_string_equal(why.rule, "client_id_named");
+	assert_int_equal(request("bob", "bob:phone", "tok"), AUTH_REFUSE);
+	assert_int_equal(request("bob", "bob:phone", jwt_of("alice", now + 100)), AUTH_REFUSE);
+	assert_string_equal(why.rule, "jwt_user");
+	assert_int_equal(request("", "bob:phone", jwt_of("alice", now + 100)), AUTH_REFUSE);
+	assert_int_equal(request("", "alice:phone", "tok"), AUTH_REFUSE);
+	assert_string_equal(why.rule, "unknown_user");
+	assert_int_equal(request("$im", "$im-ctl-1", secret), AUTH_REFUSE);
+	assert_int_equal(request("alice", "$im-offline", "tok"), AUTH_REFUSE);
+	assert_int_equal(request("alice", "alice:phone", jwt_of("alice", now - 100)), AUTH_REFUSE);
+	fake_user("alice", hash_of("s3cret"), true);
+	assert_int_equal(request("", "alice:phone", jwt_of("alice", now + 100)), AUTH_REFUSE);
+	assert_string_equal(why.rule, "user_disabled");
+}
+
 static void guessing_is_slowed_and_tokens_are_not(void **state)
 {
 	struct auth_stats st;
@@ -506,6 +548,7 @@ int main(void)
 		TEST(bad_jwts_are_rationed_and_known_ones_are_not),
 		TEST(without_a_user_name_the_proof_says_who_it_is),
 		TEST(a_certificate_stands_for_the_password),
+		TEST(a_request_over_http_takes_tokens_and_jwts_of_our_users_only),
 		TEST(guessing_is_slowed_and_tokens_are_not),
 		TEST(the_ways_to_log_in_can_be_asked_for),
 		TEST(the_last_refusal_can_be_asked_for),
