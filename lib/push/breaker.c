@@ -147,3 +147,15 @@ void push_budget_count(struct push_budget *b, int64_t now_ms, bool retry)
 	b->sends[tick % PUSH_BUDGET_BUCKETS]++;
 	b->retries[tick % PUSH_BUDGET_BUCKETS] += retry;
 }
+
+void push_budget_good(struct push_budget *b)
+{
+	for (unsigned i = 0; i < PUSH_BUDGET_BUCKETS && b->tick >= i; i++) {
+		uint32_t *retries = &b->retries[(b->tick - i) % PUSH_BUDGET_BUCKETS];
+
+		if (*retries) {
+			(*retries)--;
+			return;
+		}
+	}
+}

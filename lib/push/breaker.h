@@ -41,7 +41,10 @@ void push_breaker_open(struct push_breaker *b, enum push_breaker_kind kind, int6
 void push_breaker_reload(struct push_breaker *b, int64_t now_ms);
 const char *push_breaker_name(enum push_breaker_kind kind);
 
-/* At most a fifth of a minute's sends are retries: an outage must not double the load of what it has left. */
+/*
+ * At most a fifth of a minute's sends are retries that came to nothing: an outage must not double the load of what it has left. One that
+ * succeeds is given back, or what an outage left behind would come at 20 a minute when there is little that is new.
+ */
 #define PUSH_BUDGET_BUCKETS 6u
 #define PUSH_BUDGET_FREE 20u /* retries a minute that are always allowed: a quiet app has no sends to be a fifth of */
 
@@ -51,5 +54,6 @@ struct push_budget {
 };
 bool push_budget_allows(const struct push_budget *b, int64_t now_ms);
 void push_budget_count(struct push_budget *b, int64_t now_ms, bool retry);
+void push_budget_good(struct push_budget *b); /* a retry was answered well */
 
 #endif

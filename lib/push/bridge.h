@@ -126,6 +126,7 @@ int64_t tokens_hot_until(struct bridge *b, const struct push_job *j); /* 0: not 
 void tokens_heat(struct bridge *b, const struct push_job *j, int64_t ms);
 void tokens_cool(struct bridge *b);              /* now and then: those of devices that nobody writes to any more */
 struct push_suspect *tokens_suspect(struct bridge *b, const struct push_job *j, int64_t registered_ms); /* of this registration, or NULL */
+bool tokens_is_suspect(struct bridge *b, const struct push_job *j); /* of any registration: what a start knows */
 /* What the step says of the token; fills the op's verdict if the service must hear. */
 void tokens_judge(struct bridge *b, const struct push_out *o, const struct push_step *s, const struct push_result *r, struct outbox_op *op);
 void tokens_say(struct bridge *b, struct outbox_op *op); /* its verdict is durable */

@@ -314,6 +314,8 @@ bool flow_load(struct bridge *b, struct outbox_start *s)
 			outbox_give(b->outbox, begin_write(b, j, PUSH_STATE_DEAD, "attempts"));
 		} else {
 			enter_queue(b, j, now, wall);
+			if (j->place == PUSH_PLACE_WAITING && tokens_is_suspect(b, j))
+				j->why = "token_suspect"; /* so that new files hurry it */
 		}
 	}
 	b->stats.recovered += s->recovered;
@@ -637,6 +639,8 @@ void flow_result(void *arg, uint64_t row, const struct push_result *r)
 	b->stats.maybe_dups += s.life.maybe_dup && !j->life.maybe_dup;
 	j->channel->out--;
 	move_breaker(b, j->channel, &s);
+	if (s.effect == PUSH_EFFECT_GOOD && j->life.attempts > 0)
+		push_budget_good(&j->channel->budget);
 	if (s.alarm)
 		alarm_channel(b, j->channel, j, r);
 	if (push_state_is_final(s.state))

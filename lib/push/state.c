@@ -72,7 +72,8 @@ static void against_token(struct push_step *s, const struct push_result *r, int6
 	} else {
 		s->token = PUSH_TOKEN_SUSPECT;
 		s->why = "token_suspect";
-		wait_for(s, PUSH_STATE_HELD, PUSH_GUARD_CONFIRM_MS, left_ms);
+		s->state = PUSH_STATE_HELD; /* beyond its deadline too: new files may hurry it before that */
+		s->delay_ms = PUSH_GUARD_CONFIRM_MS;
 	}
 }
 

@@ -99,6 +99,11 @@ struct push_suspect *tokens_suspect(struct bridge *b, const struct push_job *j, 
 	return s;
 }
 
+bool tokens_is_suspect(struct bridge *b, const struct push_job *j)
+{
+	return find(b, j->device_hash) != NULL;
+}
+
 void tokens_load(struct bridge *b, struct outbox_start *start)
 {
 	for (size_t i = 0; i < start->n_suspects; i++) {

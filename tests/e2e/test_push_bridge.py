@@ -10,67 +10,24 @@ import time
 
 import pytest
 from bridge import pb
+from bridge_process import FINAL
+from bridge_process import Process as AnyProcess
 from instance import BUILD
 from service import Service
 
-FINAL = {4: "accepted", 5: "dead", 6: "cancelled", 7: "coalesced", 8: "expired"}
 POINTS = ("push.before_commit", "push.after_commit", "push.before_send", "push.after_send", "push.before_result")
 
 
-class Process:
-    """The scripted bridge of an instance. Its settings are the instance's, with those of `settings` in place of them."""
+class Process(AnyProcess):
+    """The scripted bridge."""
 
     def __init__(self, im, folder, apps=("chat",), app="word right\n", **settings):
-        self.im, self.dir = im, folder
-        self.state = folder / "scripted"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        for name in apps:
-            (folder / f"scripted.{name}.conf").write_text(app)
-        settings = {"im_push_dir": folder, **settings}
-        lines = [x for x in (im.dir / "broker.conf").read_text().splitlines() if x.split(" ")[0].removeprefix("plugin_opt_") not in settings]
-        (folder / "bridge.conf").write_text("\n".join([*lines, *(f"plugin_opt_{k} {v}" for k, v in settings.items())]) + "\n")
-        self.log_path = folder.parent / "log"
-        self.process = None
-
-    def start(self, killpoint=None):
-        env = {**self.im.environment(), **({"IM_KILLPOINT": killpoint} if killpoint else {})}
-        with open(self.log_path, "a") as log:
-            self.process = subprocess.Popen([BUILD / "bin/im-scripted-bridge", "--config", self.dir / "bridge.conf"], env=env, stderr=log)
-        return self
-
-    def stop(self, sig=signal.SIGTERM, timeout=15):
-        if self.process.poll() is None:
-            self.process.send_signal(sig)
-        return self.process.wait(timeout)
-
-    def __enter__(self):
-        return self.start()
-
-    def __exit__(self, *exc):
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
-        assert "Sanitizer" not in self.log() and "runtime error" not in self.log(), self.log()[-4000:]
-
-    def log(self):
-        return self.log_path.read_text()
+        super().__init__(im, folder, "scripted", {name: app for name in apps}, **settings)
 
     def sent(self):
         """What the provider got: [key, user, device, uuid, attempt, env, minimal, seq, row, collapse]"""
         path = self.state / "sent.log"
         return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
-
-    def rows(self):
-        """The outbox's, once the process has let go of it."""
-        db = sqlite3.connect(self.state / "outbox.db")
-        db.row_factory = sqlite3.Row
-        try:
-            return [dict(r) for r in db.execute("SELECT * FROM job ORDER BY row")]
-        finally:
-            db.close()
-
-    def metrics(self):
-        return (self.im.dir / "run/metrics/scripted.prom").read_text()
 
 
 @pytest.fixture
@@ -328,7 +285,10 @@ def test_mass_invalidation_costs_no_token(bridge, service):  # 21
     service.give(service.job("more", user="u1", conv="other"))  # a suspect's pushes wait
     time.sleep(0.5)
     assert len(bridge.sent()) == 100
-    bridge.process.send_signal(signal.SIGHUP)  # the topic is mended
+    bridge.stop(signal.SIGKILL)
+    bridge.start()
+    wait(lambda: stats(service)["suspects"] == 100 and stats(service)["open"] == 101)
+    bridge.process.send_signal(signal.SIGHUP)  # the topic is mended; so says it to a process that has only read of the suspects
     assert ended(service, 101)["accepted"] == 101
     assert stats(service)["suspects"] == 0
 

@@ -49,7 +49,7 @@ static void every_result_has_its_row(void **state)
 		{PUSH_CONFIG, {.attempts = 3}, LONG, false, 0, PUSH_STATE_HELD, "config", 3, PUSH_EFFECT_CONFIG, 0, true, false},
 		{PUSH_TOKEN_INVALID, {0}, LONG, false, PUSH_BELIEF_INVALID, PUSH_STATE_DEAD, "token", 0, PUSH_EFFECT_GOOD, PUSH_TOKEN_DROP, false, false},
 		{PUSH_TOKEN_INVALID, {0}, LONG, false, PUSH_BELIEF_SUSPECT, PUSH_STATE_HELD, "token_suspect", 0, PUSH_EFFECT_GOOD, PUSH_TOKEN_SUSPECT, false, false},
-		{PUSH_TOKEN_INVALID, {0}, 600000, false, PUSH_BELIEF_SUSPECT, PUSH_STATE_EXPIRED, "token_suspect", 0, PUSH_EFFECT_GOOD, PUSH_TOKEN_SUSPECT, false, false},
+		{PUSH_TOKEN_INVALID, {0}, 600000, false, PUSH_BELIEF_SUSPECT, PUSH_STATE_HELD, "token_suspect", 0, PUSH_EFFECT_GOOD, PUSH_TOKEN_SUSPECT, false, false}, /* new files may come before its deadline */
 		{PUSH_TOKEN_INVALID, {0}, LONG, false, PUSH_BELIEF_NEWER, PUSH_STATE_RETRY, NULL, 1, PUSH_EFFECT_GOOD, 0, false, false},
 		{PUSH_TOKEN_ENV, {0}, LONG, true, PUSH_BELIEF_INVALID, PUSH_STATE_READY, NULL, 1, PUSH_EFFECT_GOOD, 0, false, false},
 		{PUSH_TOKEN_ENV, {.other_env = true, .attempts = 1}, LONG, true, PUSH_BELIEF_INVALID, PUSH_STATE_DEAD, "token", 1, PUSH_EFFECT_GOOD, PUSH_TOKEN_DROP, false, false},
@@ -228,6 +228,18 @@ static void a_fifth_may_be_retries(void **state)
 	for (retries = 0; push_budget_allows(&b, now); retries++)
 		push_budget_count(&b, now, true);
 	assert_int_equal(retries, PUSH_BUDGET_FREE); /* of a quiet app */
+	push_budget_good(&b);
+	assert_true(push_budget_allows(&b, now));
+	push_budget_count(&b, now, true);
+	assert_false(push_budget_allows(&b, now));
+	for (retries = 0; retries < 1000; retries++) { /* a provider that is well again: all that an outage left behind */
+		push_budget_good(&b);
+		assert_true(push_budget_allows(&b, now + retries * 100));
+		push_budget_count(&b, now + retries * 100, true);
+	}
+	memset(&b, 0, sizeof(b));
+	push_budget_good(&b); /* nothing to give back */
+	assert_true(push_budget_allows(&b, now));
 }
 
 /* ---- guard.c */
