@@ -99,8 +99,16 @@ void push_breaker_open(struct push_breaker *b, enum push_breaker_kind kind, int6
 	b->probing = false;
 }
 
+/* Otherwise the answers still to come for the old key would hold up the new one for ten minutes. */
+void push_breaker_config(struct push_breaker *b, int64_t sent_ms, int64_t now_ms)
+{
+	if (sent_ms >= b->reloaded_ms)
+		push_breaker_open(b, PUSH_BREAKER_CONFIG, now_ms + PUSH_CONFIG_PROBE_MS);
+}
+
 void push_breaker_reload(struct push_breaker *b, int64_t now_ms)
 {
+	b->reloaded_ms = now_ms;
 	if (b->kind == PUSH_BREAKER_CONFIG)
 		b->until_ms = now_ms;
 	b->probing = false;

@@ -25,6 +25,7 @@ struct push_breaker {
 	int64_t open_ms;               /* of the last opening by trouble; 0: none since it was closed */
 	bool probing;                  /* one is out */
 	unsigned in_row;
+	int64_t reloaded_ms;           /* what was sent before says nothing of the files that are in force now */
 	int64_t second;                /* of the newest bucket */
 	uint16_t good[PUSH_BREAKER_WINDOW_S], bad[PUSH_BREAKER_WINDOW_S];
 };
@@ -35,8 +36,10 @@ void push_breaker_sent(struct push_breaker *b); /* something goes: in a half-ope
 void push_breaker_good(struct push_breaker *b, int64_t now_ms); /* an answer that is no failure of the provider's */
 void push_breaker_bad(struct push_breaker *b, int64_t now_ms);
 void push_breaker_undecided(struct push_breaker *b); /* it was not sent after all: another probe may */
-/* Open for a reason the provider gave, or for our configuration. */
+/* Open for a reason the provider gave. */
 void push_breaker_open(struct push_breaker *b, enum push_breaker_kind kind, int64_t until_ms);
+/* Our configuration was refused, with what was sent then. */
+void push_breaker_config(struct push_breaker *b, int64_t sent_ms, int64_t now_ms);
 /* New files were read: what waited for them is probed now. */
 void push_breaker_reload(struct push_breaker *b, int64_t now_ms);
 const char *push_breaker_name(enum push_breaker_kind kind);

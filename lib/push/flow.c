@@ -574,7 +574,7 @@ static int64_t quota_wait(int64_t until_ms)
 	return wait < PUSH_HOLD_MOST_MS ? wait : PUSH_HOLD_MOST_MS;
 }
 
-static void move_breaker(struct bridge *b, struct push_channel *c, const struct push_step *s)
+static void move_breaker(struct bridge *b, struct push_channel *c, const struct push_step *s, int64_t sent_ms)
 {
 	int64_t now = bridge_now(b);
 
@@ -595,7 +595,7 @@ static void move_breaker(struct bridge *b, struct push_channel *c, const struct 
 		push_breaker_open(&c->breaker, PUSH_BREAKER_QUOTA, now + quota_wait(s->effect_ms));
 		break;
 	case PUSH_EFFECT_CONFIG:
-		push_breaker_open(&c->breaker, PUSH_BREAKER_CONFIG, now + PUSH_CONFIG_PROBE_MS);
+		push_breaker_config(&c->breaker, sent_ms, now);
 		break;
 	}
 }
@@ -638,7 +638,7 @@ void flow_result(void *arg, uint64_t row, const struct push_result *r)
 	push_stats_result(&b->stats, j->channel->app, r, bridge_now(b) - o->sent_ms);
 	b->stats.maybe_dups += s.life.maybe_dup && !j->life.maybe_dup;
 	j->channel->out--;
-	move_breaker(b, j->channel, &s);
+	move_breaker(b, j->channel, &s, o->sent_ms);
 	if (s.effect == PUSH_EFFECT_GOOD && j->life.attempts > 0)
 		push_budget_good(&j->channel->budget);
 	if (s.alarm)

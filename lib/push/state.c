@@ -63,6 +63,8 @@ static void hold_token(struct push_step *s, const struct push_result *r, int64_t
 /* The guard has the last word; a suspect's job is the one that asks again in an hour. */
 static void against_token(struct push_step *s, const struct push_result *r, int64_t left_ms, enum push_belief belief, uint32_t random)
 {
+	int64_t wait;
+
 	s->effect = PUSH_EFFECT_GOOD;
 	if (belief == PUSH_BELIEF_NEWER) {
 		count_and_retry(s, r, left_ms, random);
@@ -72,8 +74,8 @@ static void against_token(struct push_step *s, const struct push_result *r, int6
 	} else {
 		s->token = PUSH_TOKEN_SUSPECT;
 		s->why = "token_suspect";
-		s->state = PUSH_STATE_HELD; /* beyond its deadline too: new files may hurry it before that */
-		s->delay_ms = PUSH_GUARD_CONFIRM_MS;
+		wait = left_ms > PUSH_GUARD_CONFIRM_MS ? PUSH_GUARD_CONFIRM_MS : left_ms - 1; /* new files may hurry it before its deadline */
+		wait_for(s, PUSH_STATE_HELD, wait > 0 ? wait : 0, left_ms);
 	}
 }
 

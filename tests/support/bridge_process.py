@@ -23,10 +23,10 @@ class Process:
         lines = [x for x in (im.dir / "broker.conf").read_text().splitlines() if x.split(" ")[0].removeprefix("plugin_opt_") not in settings]
         (folder / "bridge.conf").write_text("\n".join([*lines, *(f"plugin_opt_{k} {v}" for k, v in settings.items())]) + "\n")
         self.log_path = folder.parent / "log"
-        self.process = None
+        self.process, self.env = None, {}
 
-    def start(self, killpoint=None, **more):
-        env = {**self.im.environment(), **({"IM_KILLPOINT": killpoint} if killpoint else {}), **more}
+    def start(self, killpoint=None):
+        env = {**self.im.environment(), **self.env, **({"IM_KILLPOINT": killpoint} if killpoint else {})}
         with open(self.log_path, "a") as log:
             self.process = subprocess.Popen([BUILD / f"bin/im-{self.provider}-bridge", "--config", self.dir / "bridge.conf"], env=env, stderr=log)
         return self

@@ -204,10 +204,15 @@ static void graver_reason_stays(void **state)
 	assert_int_equal(b.kind, PUSH_BREAKER_CONFIG);
 	assert_int_equal(push_breaker_room(&b, now + 599999), 0);
 	push_breaker_reload(&b, now + 20);
+	push_breaker_config(&b, now + 15, now + 20); /* an answer that was under way */
 	assert_int_equal(push_breaker_room(&b, now + 20), 1); /* the new files are tried with one */
 	push_breaker_sent(&b);
 	push_breaker_good(&b, now + 30);
 	assert_int_equal(b.kind, PUSH_BREAKER_CLOSED);
+	push_breaker_config(&b, now + 15, now + 40);
+	assert_int_equal(b.kind, PUSH_BREAKER_CLOSED);
+	push_breaker_config(&b, now + 20, now + 40);
+	assert_int_equal(b.kind, PUSH_BREAKER_CONFIG);
 }
 
 static void a_fifth_may_be_retries(void **state)
