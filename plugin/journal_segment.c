@@ -217,6 +217,9 @@ enum im_status segment_make_start(const struct journal_fs *fs, const char *dir, 
 	m->s->cap = cap;
 	segment_path(dir, epoch, index, path, sizeof(path));
 	m->s->fd = fs->open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	/* A name is never used twice: this is what a failing disk did not let us take back. */
+	if (m->s->fd < 0 && errno == EEXIST && fs->unlink(path) == 0)
+		m->s->fd = fs->open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	if (m->s->fd < 0) {
 		e = errno;
 		segment_free(m->s); /* nothing to remove */

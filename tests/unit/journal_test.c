@@ -266,6 +266,24 @@ static void confirmed_segments_are_deleted(void **state)
 	assert_int_equal(read_all(w, 300), 1);
 }
 
+/* A failing disk may have given a file its next name and not taken it back. */
+static void a_file_in_the_way_of_the_next_segment_goes(void **state)
+{
+	struct journal_world *w = *state;
+	char path[512];
+	int fd;
+
+	segment_path(w->dir, journal_epoch(w->j), 4, path, sizeof(path));
+	fd = open(path, O_WRONLY | O_CREAT, 0600);
+	assert_int_equal(write(fd, "of another place", 16), 16);
+	(void)close(fd);
+	for (unsigned n = 0; n < 200; n++)
+		must_append(w, n);
+	assert_true(segments(w) > 5);
+	journal_world_reopen(w);
+	assert_int_equal(read_all(w, 0), 200);
+}
+
 /* The same few files serve for as long as the service keeps up, and what they held before is never found again. */
 static void a_confirmed_segment_serves_again(void **state)
 {
@@ -461,6 +479,7 @@ int main(void)
 		T(segment_missing_in_the_middle_ends_the_epoch),
 		T(a_journal_of_a_newer_release_stops_the_start_and_stays),
 		T(confirmed_segments_are_deleted),
+		T(a_file_in_the_way_of_the_next_segment_goes),
 		T(a_confirmed_segment_serves_again),
 		T(full_journal_refuses_and_goes_on_when_confirmed),
 		T(what_is_not_in_memory_is_fetched),
