@@ -136,3 +136,8 @@ int64_t cursor_due(const struct cursor *c)
 		at = c->retry_at;
 	return at;
 }
+
+int64_t cursor_settled(const struct cursor *c)
+{
+	return c->newer.seq ? c->newer.at : c->older.seq ? c->older.at : 0;
+}

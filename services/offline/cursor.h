@@ -54,5 +54,7 @@ bool cursor_ack(struct cursor *c, uint64_t seq, int64_t now, const struct cursor
 bool cursor_repeat(struct cursor *c, int64_t now, const struct cursor_rules *r);
 /* When settle or repeat has something to do; 0 = never. */
 int64_t cursor_due(const struct cursor *c);
+/* When all that was handed up to now will have settled; 0 = nothing is to settle. */
+int64_t cursor_settled(const struct cursor *c);
 
 #endif

@@ -37,7 +37,7 @@ static void session_due(struct delivery *d, struct session *s, int64_t now)
 		handover_period(d, s);
 	if (catchup_due(s) && catchup_due(s) <= now)
 		catchup_wake(d, s);
-	owed_settle(d, s, now);
+	owed_settle(d, s);
 	if (!s->codec && !s->refusals_asked)
 		owed_ask(d, s);
 	session_plan(d, s);

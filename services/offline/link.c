@@ -5,6 +5,11 @@
  * message stand in any order and pieces, so a frame is the deliveries' bytes behind a head packed last.
  * Frames beyond what the plugin may hold wait here in order; the inbox takes no more input meanwhile, so
  * what waits is bounded by what one sync brought.
+ *
+ * A frame is also a question whether the plugin lives, and its out_done the answer: behind everything the plugin had
+ * to tell when it worked the frame off, so whoever left before the frame was made is known when the answer is read.
+ * While somebody waits for such proof an empty frame a second is made if there is no other. A silence between answers
+ * is noticed by the next one, whoever it was that stood still.
  */
 #include "link.h"
 
@@ -25,6 +30,15 @@
 #define LINK_PROTOCOL 1
 #define LINK_PACKET_COST 1024u       /* what a packet costs the broker beyond topic and payload, as the plugin counts (plugin/frame.h) */
 #define LINK_LATE_MS 1000           /* a plugin that works frames off later than this is not serving its clients */
+#define LINK_TIMER_MS 250
+#ifndef LINK_ASK_MS /* tests/sim */
+#define LINK_ASK_MS 1000            /* so often the plugin is asked for a sign of life, if somebody wants to know */
+/*
+ * A longer silence than this has been a standstill. A settle period has 5 s over the broker's own patience with a client
+ * (1.5 x keepalive); the broker's clock of whole seconds takes one of them, so a shorter standstill is within it.
+ */
+#define LINK_SILENCE_MS 3000
+#endif
 
 /* A frame that has been sent and not expanded, or waits to be sent. */
 struct frame {
@@ -62,7 +76,10 @@ struct link {
 	struct frame *first, *last; /* sent ones first, then waiting ones */
 	size_t pending;             /* weight of both and of `deliveries` */
 	size_t sent;                /* weight of those sent */
-	int64_t late_ms;            /* when a frame was last seen to have waited too long; 0 = never */
+	int64_t made_ms;            /* the newest frame */
+	int64_t proven_ms;          /* the newest frame that is worked off was made then: who had left by then is known */
+	int64_t wanted_ms;          /* somebody waits for proof of this moment */
+	int64_t late_ms;            /* when something was last seen to have stood still; 0 = never */
 	bool has_confirm;
 	Im__Bus__Confirm confirm;
 	struct waiter *roster_waiters, *queries;
@@ -71,6 +88,7 @@ struct link {
 };
 
 static void on_timer(void *arg);
+static void ask(struct link *l);
 
 enum im_status link_create(struct im_loop *loop, unsigned node, const struct roster *roster, const char *store_epoch,
 			   const struct link_events *events, link_marks_fn *marks, void *arg, struct link **out, struct im_err *err)
@@ -110,6 +128,7 @@ static void frames_drop(struct link *l)
 	im_buf_clear(&l->deliveries);
 	l->weight = l->pending = l->sent = 0;
 	l->has_confirm = false;
+	l->wanted_ms = 0; /* nobody is connected until named again */
 }
 
 static void waiter_answer(struct waiter *w, enum im_status st, const char *answer)
@@ -158,6 +177,11 @@ void link_destroy(struct link *l)
 	free(l);
 }
 
+static bool proof_wanted(const struct link *l)
+{
+	return l->hello_done && l->proven_ms < l->wanted_ms;
+}
+
 static void on_timer(void *arg)
 {
 	struct link *l = arg;
@@ -168,7 +192,9 @@ static void on_timer(void *arg)
 		waiters_answer(&l->roster_waiters, l->roster_waiters->key, false, IM_BUSY, NULL);
 	while (l->queries && l->queries->deadline_ms <= now)
 		waiters_answer(&l->queries, l->queries->key, true, IM_BUSY, NULL);
-	if (!l->roster_waiters && !l->queries)
+	if (proof_wanted(l))
+		ask(l);
+	if (!l->roster_waiters && !l->queries && !proof_wanted(l))
 		im_timer_stop(l->timer);
 }
 
@@ -186,7 +212,7 @@ static bool waiter_add(struct link *l, struct waiter **list, uint64_t key, link_
 	while (*list)
 		list = &(*list)->next;
 	*list = w;
-	im_timer_start(l->timer, 250, 250);
+	im_timer_start(l->timer, LINK_TIMER_MS, LINK_TIMER_MS);
 	return true;
 }
 
@@ -225,38 +251,38 @@ static void send_waiting(struct link *l)
 	}
 }
 
-/* Closes the frame under construction. */
-static void frame_close(struct link *l)
+/* Of what was gathered; of nothing, it is only a question. */
+static struct frame *frame_create(struct link *l)
 {
 	Im__Bus__ToPlugin head = IM__BUS__TO_PLUGIN__INIT;
+	struct frame *f = calloc(1, sizeof(*f));
 	uint8_t front[32];
-	struct frame *f;
 	size_t n;
 
-	if (l->deliveries.failed) {
-		/* Cursors count them as handed: only connections that begin again bring them back. */
-		l->events->failed(l->arg, "out of memory: deliveries were lost on their way to the plugin");
-		return;
-	}
-	if (l->deliveries.len == 0)
-		return;
 	head.out_seq = l->out_seq + 1;
 	n = im__bus__to_plugin__pack(&head, front);
-	f = calloc(1, sizeof(*f));
 	if (f)
 		f->data = malloc(n + l->deliveries.len);
 	if (!f || !f->data) {
 		free(f);
-		l->deliveries.failed = true;
-		frame_close(l);
-		return;
+		return NULL;
 	}
 	memcpy(f->data, front, n);
-	memcpy(f->data + n, l->deliveries.data, l->deliveries.len);
+	if (l->deliveries.len > 0)
+		memcpy(f->data + n, l->deliveries.data, l->deliveries.len);
 	f->len = n + l->deliveries.len;
 	f->weight = l->weight;
 	f->out_seq = ++l->out_seq;
-	f->made_ms = im_loop_now_ms(l->loop);
+	f->made_ms = l->made_ms = im_loop_now_ms(l->loop);
+	return f;
+}
+
+static bool frame_make(struct link *l)
+{
+	struct frame *f = frame_create(l);
+
+	if (!f)
+		return false;
 	if (l->last)
 		l->last->next = f;
 	else
@@ -264,6 +290,29 @@ static void frame_close(struct link *l)
 	l->last = f;
 	l->weight = 0;
 	im_buf_clear(&l->deliveries);
+	return true;
+}
+
+/* Closes the frame under construction. */
+static void frame_close(struct link *l)
+{
+	if (l->deliveries.len == 0 && !l->deliveries.failed)
+		return;
+	/* Cursors count them as handed: only connections that begin again bring them back. */
+	if (l->deliveries.failed || !frame_make(l))
+		l->events->failed(l->arg, "out of memory: deliveries were lost on their way to the plugin");
+}
+
+/* Of what is under way the answer comes anyway. When what is wanted has come the last one need not be waited for. */
+static void ask(struct link *l)
+{
+	int64_t now = im_loop_now_ms(l->loop);
+	bool last = now >= l->wanted_ms && l->made_ms < l->wanted_ms;
+
+	if (l->first || l->deliveries.len > 0 || (!last && now - l->made_ms < LINK_ASK_MS))
+		return;
+	if (frame_make(l)) /* else it is tried again */
+		send_waiting(l);
 }
 
 void link_flush(struct link *l)
@@ -514,6 +563,20 @@ static void on_hello(struct link *l, const Im__Bus__Hello *h)
 	waiters_answer(&l->roster_waiters, h->roster_version, false, IM_OK, NULL);
 }
 
+int64_t link_proven_ms(const struct link *l)
+{
+	return l->proven_ms;
+}
+
+void link_prove(struct link *l, int64_t at_ms)
+{
+	if (!l->hello_done || at_ms <= l->wanted_ms)
+		return;
+	if (!proof_wanted(l))
+		im_timer_start(l->timer, LINK_TIMER_MS, LINK_TIMER_MS);
+	l->wanted_ms = at_ms;
+}
+
 static void note_late(struct link *l, const struct frame *f)
 {
 	int64_t now = im_loop_now_ms(l->loop);
@@ -527,6 +590,17 @@ int64_t link_late_ms(struct link *l)
 	if (l->first)
 		note_late(l, l->first);
 	return l->late_ms;
+}
+
+/* Nobody asked for a while, or somebody stood still: what was given before has been with nobody for sure. */
+static void note_proof(struct link *l, const struct frame *f)
+{
+	int64_t now = im_loop_now_ms(l->loop);
+
+	note_late(l, f);
+	if (now - l->proven_ms > LINK_SILENCE_MS)
+		l->late_ms = now;
+	l->proven_ms = f->made_ms;
 }
 
 static bool fell_below(const struct link *l, size_t before, size_t bound)
@@ -544,7 +618,7 @@ static void on_out_done(struct link *l, uint64_t out_seq)
 		l->first = f->next;
 		if (!l->first)
 			l->last = NULL;
-		note_late(l, f);
+		note_proof(l, f);
 		l->sent -= f->weight;
 		l->pending -= f->weight;
 		free(f);

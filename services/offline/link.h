@@ -51,10 +51,15 @@ void link_deliver(struct link *l, const char *topic, size_t topic_len, const voi
 /* What was given and not yet expanded by the plugin, in bytes: whatever is given now stands behind it. */
 size_t link_pending(const struct link *l);
 /*
- * The loop's time at which something given here was last seen to wait for the plugin longer than it should;
- * 0 = never. What was given before that moment reached its client at that moment at the earliest.
+ * The loop's time at which the plugin, or this process, was last seen to have stood still: something given here waited
+ * longer than it should, or no answer was read for too long; 0 = never. What was given before that moment counts as
+ * having reached its client at that moment.
  */
 int64_t link_late_ms(struct link *l);
+/* Whoever was connected then and has not been told of as closed was still up then (the loop's time; 0: nothing is known). */
+int64_t link_proven_ms(const struct link *l);
+/* Somebody will ask the above about this moment of the future: from here on the plugin shows every second that it lives. */
+void link_prove(struct link *l, int64_t at_ms);
 #ifndef LINK_WINDOW /* tests/sim */
 #define LINK_WINDOW (8u << 20)       /* of frames at the plugin; several turns of the broker's loop */
 #define LINK_CATCHUP (1u << 20)      /* above it nothing is read for catch-up: what is live must not stand behind others' history */

@@ -112,6 +112,7 @@ static void debt_send(struct delivery *d, struct session *s, struct debt *b)
 		return;
 	session_send(d, s, &d->topic, &d->payload, qos < 0 ? 1 : qos);
 	b->settles_at = delivery_now(d) + wait;
+	link_prove(d->link, b->settles_at);
 }
 
 void owed_send(struct delivery *d, struct session *s)
@@ -124,17 +125,29 @@ void owed_send(struct delivery *d, struct session *s)
 	session_plan(d, s);
 }
 
-void owed_settle(struct delivery *d, struct session *s, int64_t now)
+/* What waited for a plugin that stood still has not been with its client: its period begins anew. */
+static bool debt_settled(struct delivery *d, struct debt *b, int64_t wait)
+{
+	int64_t late = link_late_ms(d->link);
+
+	if (!b->settles_at)
+		return false;
+	if (late && b->settles_at < late + wait) {
+		b->settles_at = late + wait;
+		link_prove(d->link, b->settles_at);
+	}
+	return b->settles_at <= link_proven_ms(d->link);
+}
+
+void owed_settle(struct delivery *d, struct session *s)
 {
 	struct debt **link = s->owed ? &s->owed->first : NULL;
-	int64_t late = link ? link_late_ms(d->link) : 0, wait = s->codec ? session_settle_ms(s) : OWED_SETTLE_MS;
+	int64_t wait = s->codec ? session_settle_ms(s) : OWED_SETTLE_MS;
 
 	while (link && *link) {
 		struct debt *b = *link;
 
-		if (late && b->settles_at && b->settles_at < late + wait)
-			b->settles_at = late + wait; /* it waited for a plugin that stood still */
-		if (!b->settles_at || b->settles_at > now) {
+		if (!debt_settled(d, b, wait)) {
 			link = &b->next;
 			continue;
 		}

@@ -171,16 +171,18 @@ void reader_moved(struct delivery *d, struct reader *r)
 
 void reader_plan(struct delivery *d, struct reader *r)
 {
-	int64_t at = cursor_due(&r->cursor);
+	int64_t at = cursor_due(&r->cursor), settled = cursor_settled(&r->cursor);
 
+	if (settled)
+		link_prove(d->link, settled);
 	if (at != r->due.at || (at && !r->due.next))
 		due_plan(d, &r->due, DUE_READER, at);
 }
 
 /*
  * What has waited in the link for a broker that stood still has not been with its client, whatever the clock
- * says: a settle period begins when the plugin has worked it off. Nor has what waits in the broker for a client
- * that does not read.
+ * says: a settle period begins when the plugin has worked it off, and again after each standstill. Nor has what waits
+ * in the broker for a client that does not read.
  */
 static int64_t settles_from(struct delivery *d, const struct session *s, int64_t settle_ms)
 {
@@ -189,23 +191,35 @@ static int64_t settles_from(struct delivery *d, const struct session *s, int64_t
 	return s->behind && from < later ? later : from;
 }
 
+/* Asked again: when the period that has begun anew is over, else when there may be proof of the one that is. */
+static void plan_again(struct delivery *d, struct reader *r, int64_t now, int64_t from)
+{
+	int64_t soon = now + DELIVERY_PROOF_MS, at = from > soon ? from : soon;
+
+	link_prove(d->link, from);
+	if (r->cursor.retry_at && r->cursor.retry_at < at)
+		at = r->cursor.retry_at;
+	due_plan(d, &r->due, DUE_READER, at);
+}
+
+/* The clock alone settles nothing: that the session was up is known of times past only (invariant 2). */
 void reader_due(struct delivery *d, struct reader *r)
 {
 	struct session *s = r->device->session;
+	int64_t now = delivery_now(d), proven = link_proven_ms(d->link), from, due;
 	struct cursor_rules rules;
-	int64_t now = delivery_now(d), due, settles_at;
 
 	if (!s)
 		return;
 	session_rules(d, s, &rules);
-	settles_at = settles_from(d, s, rules.settle_ms);
-	if (now >= settles_at && cursor_settle(&r->cursor, now, &rules))
+	from = settles_from(d, s, rules.settle_ms);
+	if (proven >= from && cursor_settle(&r->cursor, proven, &rules))
 		reader_moved(d, r);
 	if (cursor_repeat(&r->cursor, now, &rules))
 		catchup_repeat(d, s, r);
 	due = cursor_due(&r->cursor);
-	if (due && now < settles_at)
-		due_plan(d, &r->due, DUE_READER, settles_at);
+	if (due && due <= now)
+		plan_again(d, r, now, from);
 	else
 		reader_plan(d, r);
 }

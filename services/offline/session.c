@@ -18,7 +18,7 @@
 
 int64_t delivery_now(const struct delivery *d)
 {
-	return im_loop_now_ms(d->loop) + d->skew_ms;
+	return im_loop_now_ms(d->loop);
 }
 
 /* ---- things to do later: a hashed wheel, so that planning costs nothing whatever the number of readers */

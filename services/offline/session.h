@@ -21,6 +21,7 @@
 #define DELIVERY_TICK_MS 250u
 #define DELIVERY_WHEEL 512u            /* ticks once around: 128 s; what is due later stays for another round */
 #define DELIVERY_BEHIND_MS 1000        /* so often a session that does not read is looked at again */
+#define DELIVERY_PROOF_MS 1000         /* so often what would settle is looked at again for proof that its session was up */
 #define DELIVERY_FLUSH_MS 1000u        /* cursor moves and badges are gathered so long */
 #define DELIVERY_ANSWER_MAX 60000u     /* bytes of a list that the server sends unasked */
 
@@ -132,7 +133,6 @@ struct delivery {
 	struct roster *roster;
 	struct link *link;
 	struct im_timer *tick, *flush, *sweep, *pace;
-	int64_t skew_ms;          /* tests look into the future */
 	struct account *accounts;
 	struct session *sessions;
 	struct conversation *convs;
@@ -270,7 +270,7 @@ void receipt_finish(struct delivery *d);
 void owed_ask(struct delivery *d, struct session *s);
 void owed_add(struct delivery *d, struct session *s, const Im__Bus__StoredRefusal *r);
 void owed_send(struct delivery *d, struct session *s);  /* what its filters now allow */
-void owed_settle(struct delivery *d, struct session *s, int64_t now);
+void owed_settle(struct delivery *d, struct session *s);
 int64_t owed_due(const struct session *s);              /* 0 = nothing waits for time */
 void owed_stop(struct session *s);
 void owed_finish(struct delivery *d);

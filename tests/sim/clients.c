@@ -9,6 +9,7 @@
 
 #define SOCKET 1024 /* packets unread; the broker's own limit is not what is looked at here */
 #define BURST_MOST 9
+#define SLOW_MS 1000 /* longer no client leaves unread what has reached it, unless it goes */
 
 struct sim_device sim_devices[SIM_DEVICES];
 struct sim_send sim_sends[SIM_MESSAGES];
@@ -30,6 +31,7 @@ static const struct {
 struct packet {
 	char *topic, *payload;
 	unsigned era;
+	int64_t at;
 };
 static struct socket {
 	struct packet all[SOCKET];  /* round and round */
@@ -110,6 +112,7 @@ void client_packet(const char *client_id, const char *topic, const void *payload
 	p->topic = strdup(topic);
 	p->payload = strndup(len ? payload : "", len);
 	p->era = sim_era;
+	p->at = fake_now_ms;
 }
 
 static void read_message(struct sim_device *dev, const struct packet *p)
@@ -229,7 +232,8 @@ static void connect(struct sim_device *dev)
 	lose_packets(dev);
 	dev->subscribed = false;
 	dev->changed_in = 0;
-	dev->handle = plugin_connect(index_of(dev), sim_users[dev->user], dev->client_id, sim_chance(80) ? 60 : 0);
+	dev->keepalive_s = sim_chance(80) ? 60 : 0;
+	dev->handle = plugin_connect(index_of(dev), sim_users[dev->user], dev->client_id, dev->keepalive_s);
 	dev->era = 0;
 	sim_trace("%s connects: %llx", dev->client_id, (unsigned long long)dev->handle);
 }
@@ -270,6 +274,26 @@ void clients_disconnect(void)
 
 	if (dev->handle)
 		disconnect(dev);
+}
+
+/* Without a keepalive nobody would notice, and nothing is promised. */
+void clients_vanish(int64_t heard_in_ms)
+{
+	struct sim_device *dev = &sim_devices[sim_random(n_devices)];
+
+	for (unsigned n = 0; n < 4 && !dev->packets; n++)
+		dev = &sim_devices[sim_random(n_devices)]; /* one that has something to lose, most often */
+	if (!dev->handle || !dev->keepalive_s)
+		return;
+	COUNT(vanished);
+	if (dev->packets)
+		COUNT(vanished_unread);
+	while (dev->packets && fake_now_ms - unread(dev, 0)->at >= SLOW_MS)
+		read_one(dev);
+	sim_trace("%s is lost, %u packets unread", dev->client_id, dev->packets);
+	lose_packets(dev);
+	dev->handle = 0;
+	plugin_lost(index_of(dev), fake_now_ms + heard_in_ms);
 }
 
 void clients_all_gone(uint64_t epoch)

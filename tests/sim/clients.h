@@ -45,6 +45,7 @@ struct sim_device {
 	bool acks;
 	/* the connection */
 	uint64_t handle;          /* 0 = offline */
+	unsigned keepalive_s;
 	unsigned packets;         /* unread */
 	bool subscribed, changed; /* changed: filters, during this era of the session */
 	unsigned era;             /* of what was read last */

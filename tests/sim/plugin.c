@@ -26,6 +26,7 @@ static uint64_t lived_in;       /* the journal's epoch when the disk was last se
 static uint64_t in_doubt; /* the newest epoch that a failing disk did not take again at a start */
 static struct session sessions[SIM_DEVICES];
 static const char *filters[SIM_DEVICES][4];
+static int64_t patience[SIM_DEVICES]; /* until then a client that was lost without a word is thought to be there; 0 = it is */
 static uint64_t over[OVER];     /* `closed` comes a moment after the connection that took the client id over */
 static unsigned n_over;
 
@@ -147,6 +148,25 @@ void plugin_tell_over(void)
 		tell_over(0);
 }
 
+void plugin_lost(unsigned device, int64_t heard_ms)
+{
+	const struct session *s = &sessions[device];
+
+	if (s->handle && s->keepalive_s)
+		patience[device] = heard_ms + s->keepalive_s * 1500;
+}
+
+/* The broker looks at its clients' keepalives once a turn, before it reads anything. */
+static void end_silent(void)
+{
+	for (unsigned i = 0; i < SIM_DEVICES; i++) {
+		if (!sessions[i].handle || !patience[i] || patience[i] > fake_now_ms)
+			continue;
+		sim_trace("%s has exceeded its keepalive", sessions[i].client_id);
+		plugin_disconnect(sessions[i].handle);
+	}
+}
+
 uint64_t plugin_connect(unsigned device, const char *user, const char *client_id, unsigned keepalive_s)
 {
 	struct session *s = &sessions[device];
@@ -155,6 +175,7 @@ uint64_t plugin_connect(unsigned device, const char *user, const char *client_id
 		tell_over(0);
 	if (s->handle)
 		over[n_over++] = s->handle;
+	patience[device] = 0;
 	*s = (struct session){.handle = (journal_epoch(journal) << 32) + ++handles, .user = user, .client_id = client_id, .protocol = 4,
 			      .keepalive_s = keepalive_s, .since_ms = sim_wall_ms};
 	plugin_link_session(bus_end, s);
@@ -295,6 +316,7 @@ void plugin_start(void)
 	if (disk_forgot())
 		clients_lost(UINT64_MAX, in_doubt); /* nobody has it in memory yet when a start finds the disk failing */
 	memset(sessions, 0, sizeof(sessions));
+	memset(patience, 0, sizeof(patience));
 	n_over = 0;
 	ended_service = false;
 	up = true;
@@ -346,6 +368,7 @@ void plugin_turn(void)
 	uint64_t epoch = journal_epoch(journal);
 	bool rescued = journal->rescue == RESCUE_DONE;
 
+	end_silent();
 	if (n_over && sim_chance(50))
 		tell_over(sim_random(n_over));
 	woken = false;

@@ -19,6 +19,7 @@
 #define PHASE_MOST 70u
 #define REST_MOST 16u    /* rounds in which everything is done at once */
 #define DRAWS_MOST 64u   /* until a step is found that has something to do */
+#define PIECE_MS 2500    /* of time that passes while everybody runs: less than what counts as a standstill */
 #define ROUNDS_MOST 900u /* until all is quiet at the end: windows and budgets of three messages take their time */
 
 struct im_settings sim_settings;
@@ -70,38 +71,73 @@ static void step_settle(void)
 		store_settle_one();
 }
 
-/*
- * Neither of the two stands still for long while the other goes on: who has left is known before a settle period is over.
- * That a service stopped for so long settles what a client that left never read is not looked at here.
- */
-static void hear_broker(void)
+/* What the broker and the service tell each other while both run. False: the service waits for nothing. */
+static bool both_speak(void)
 {
-	if (!plugin_is_up())
-		return;
+	bool waits = bus_waiting(BUS_TO_PLUGIN) != 0;
+
+	if (!plugin_is_up() || !offline_on_bus())
+		return false;
 	plugin_tell_over();
-	plugin_turn();
+	while (bus_waiting(BUS_TO_PLUGIN))
+		plugin_hear();
 	plugin_turn();
 	while (offline_on_bus() && bus_waiting(BUS_TO_OFFLINE))
 		offline_hear();
+	return waits;
+}
+
+/* Time passes, and nobody stands still: the two speak, and clients read, which is all they must do once in a settle period. */
+static void pass(int64_t ms)
+{
+	for (; ms > PIECE_MS; ms -= PIECE_MS) {
+		loop_pass(PIECE_MS);
+		clients_read_all();
+		if (!both_speak())
+			break; /* the rest at once */
+	}
+	loop_pass(ms);
+	(void)both_speak();
+	clients_read_all();
+}
+
+/*
+ * The service stands still, or both do: it wakes to its timers, and hears the bus later. Clients may be lost while they
+ * do; what such a one said last the broker hears when it wakes, and takes it for alive.
+ */
+static void stand_still(int64_t ms)
+{
+	COUNT(standstills);
+	for (unsigned n = sim_random(3); n > 0; n--)
+		clients_vanish(ms);
+	loop_pass(ms);
+}
+
+static void step_vanish(void)
+{
+	clients_vanish(0);
 }
 
 static void step_clock(void)
 {
 	static const int64_t far[] = {400, 1100, 5000, 12000, 31000, 96000, 310000, 3700000, 25 * 3600000ll};
 	unsigned way = sim_random(40);
+	bool still;
 
 	if (way < 24) {
 		loop_pass(sim_random(200));
 		return;
 	}
-	hear_broker();
-	clients_read_all(); /* a client that reads less than once in a settle period is promised nothing */
 	COUNT(clock_jumps);
 	way = sim_random(way < 38 ? 5 : sizeof(far) / sizeof(far[0]));
 	if (far[way] > 24 * 3600000ll)
 		COUNT(days);
-	sim_trace("%lld ms pass", (long long)far[way]);
-	loop_pass(far[way]);
+	still = sim_chance(30);
+	sim_trace("%lld ms pass%s", (long long)far[way], still ? " in a standstill" : "");
+	if (still)
+		stand_still(far[way]);
+	else
+		pass(far[way]);
 }
 
 static void step_kill_offline(void)
@@ -273,6 +309,7 @@ static const struct kind {
 	{clients_connect, NULL, 14, NEEDS_PLUGIN, CLIENT},
 	{clients_subscribe, NULL, 4, NEEDS_PLUGIN, CLIENT},
 	{clients_disconnect, NULL, 6, NEEDS_PLUGIN, CLIENT},
+	{step_vanish, NULL, 4, NEEDS_PLUGIN, CLIENT},
 	{clients_read, NULL, 20, NEEDS_PLUGIN, CLIENT},
 	{clients_member, NULL, 4, NEEDS_PLUGIN, CLIENT},
 	{plugin_turn, NULL, 50, NEEDS_PLUGIN, FLOW},
@@ -505,7 +542,7 @@ static void heal(void)
 		for (unsigned i = 0; i < 50 && (work(true) || plugin_turns_again()); i++)
 			;
 		quiet = offline_quiet() && plugin_quiet() && clients_quiet() ? quiet + 1 : 0;
-		loop_pass(rounds % 3 == 2 ? 310000 : 1000); /* the longest settle period, and some turns */
+		pass(rounds % 3 == 2 ? 310000 : 1000); /* the longest settle period, and some turns */
 		if (rounds == 5)
 			clients_return(100); /* whoever was thrown out on the way */
 	}

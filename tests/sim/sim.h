@@ -28,11 +28,11 @@ _Noreturn void sim_fail(const char *fmt, ...) __attribute__((format(printf, 1, 2
 #define SIM_COUNTS(X)    \
 	X(steps) X(calms) X(storms) X(accepted) X(bursts) X(refused_by_journal) X(repeats) X(id_reused) X(stored) X(refusals)    \
 	X(dup_answers) X(acks_handed) X(deliveries) X(before_heal) X(told_live) X(repeated_deliveries) X(connects)    \
-	X(takeovers) X(disconnects) X(new_devices) X(forgotten_devices) X(client_acks) X(bad_acks) X(cursors_moved) X(joins)    \
+	X(takeovers) X(disconnects) X(vanished) X(vanished_unread) X(new_devices) X(forgotten_devices) X(client_acks) X(bad_acks) X(cursors_moved) X(joins)    \
 	X(leaves) X(catchups) X(pages) X(waits_for_room) X(service_crashes) X(service_stops) X(appends_lost)    \
 	X(appends_kept) X(service_restarts_itself) X(bus_falls) X(seqgen_crashes) X(seqgen_saves_failed)    \
 	X(lease_messages_lost) X(leases) X(lease_renewals) X(ghost_owners) X(fenced) X(redecided) X(store_failures) X(reads_failed) X(store_rolled_back) X(seqgen_rolled_back) X(broker_kills)    \
-	X(power_cuts) X(torn_tails) X(forgotten_writes) X(rescues) X(journal_epochs) X(journal_segments) X(segments_reused) X(disk_errors) X(clock_jumps) X(settled) X(days)
+	X(power_cuts) X(torn_tails) X(forgotten_writes) X(rescues) X(journal_epochs) X(journal_segments) X(segments_reused) X(disk_errors) X(clock_jumps) X(standstills) X(settled) X(days)
 
 enum sim_count {
 #define X(name) COUNT_##name,
@@ -120,6 +120,8 @@ void plugin_control(const char *json);
 uint64_t plugin_connect(unsigned device, const char *user, const char *client_id, unsigned keepalive_s);
 void plugin_subscribe(unsigned device, const char *const *filters, unsigned n);
 void plugin_disconnect(uint64_t handle);
+/* Its client is lost without a word; what the broker heard of it last is of that moment. Only with a keepalive is it ever noticed. */
+void plugin_lost(unsigned device, int64_t heard_ms);
 void plugin_tell_over(void);          /* of all that were taken over */
 bool plugin_roster_has(const char *group, const char *user);
 void plugin_each_epoch(void (*fn)(uint64_t epoch, uint64_t begins)); /* what is left of the journal; it must be up */
@@ -152,6 +154,7 @@ void clients_ack(void);
 void clients_ack_all(void);           /* all that was read and not acked yet */
 void clients_connect(void);
 void clients_disconnect(void);
+void clients_vanish(int64_t heard_in_ms); /* one loses its network; its last words reach the broker so much later */
 void clients_subscribe(void);
 void clients_read(void);
 void clients_read_all(void);

@@ -123,6 +123,30 @@ static void nothing_settles_that_waited_for_the_plugin(void **state)
 	assert_int_equal(world_cursor("alice", "alice:phone", AB), 1);
 }
 
+/* A service that wakes has not read yet who has left while it stood still. */
+static void the_clock_alone_settles_nothing(void **state)
+{
+	int64_t handed;
+
+	(void)state;
+	connect_live(1, "alice", "alice:phone");
+	world_say(AB, "bob", "bob:pc", 0, "one");
+	handed = im_loop_now_ms(NULL);
+	assert_int_equal(world.wanted_ms, handed + 95000);
+	world.proven_ms = handed + 94999;
+	world_pass_ms(300000);
+	world_settle();
+	assert_int_equal(world_cursor("alice", "alice:phone", AB), 0);
+	delivery_closed(world.delivery, 1);
+	world_settle();
+	connect_live(2, "alice", "alice:phone");
+	assert_string_equal(got(2, "u/bob"), "1");
+	world.proven_ms = 0;
+	world_pass_ms(97000);
+	world_settle();
+	assert_int_equal(world_cursor("alice", "alice:phone", AB), 1);
+}
+
 static void unsettled_messages_come_again_and_settled_ones_do_not(void **state)
 {
 	(void)state;
@@ -600,6 +624,23 @@ static void refusals_are_owed_until_the_session_has_stayed(void **state)
 }
 
 /* Seen after 20 reconnects within a settle period each: the newest of 101 had never been told, and was dropped. */
+static void no_refusal_is_done_by_the_clock_alone(void **state)
+{
+	(void)state;
+	world_connect(1, "alice", "pub", IM_CODEC_NONE, "");
+	world.proven_ms = im_loop_now_ms(NULL) + 999;
+	world_refusal(1, 1, "alice", "pub", "unknown_user");
+	world_pass_ms(2000);
+	world_settle(); /* handed */
+	world_pass_ms(60000);
+	world_settle();
+	assert_int_equal(world_refusals_open("alice", "pub"), 1);
+	world.proven_ms = 0;
+	world_pass_ms(2000);
+	world_settle();
+	assert_int_equal(world_refusals_open("alice", "pub"), 0);
+}
+
 static void too_many_owed_refusals_push_out_the_oldest(void **state)
 {
 	char code[8];
@@ -646,6 +687,7 @@ int main(void)
 		T(second_device_begins_where_the_furthest_is),
 		T(a_new_device_is_known_only_with_its_beginning),
 		T(nothing_settles_that_waited_for_the_plugin),
+		T(the_clock_alone_settles_nothing),
 		T(unsettled_messages_come_again_and_settled_ones_do_not),
 		T(takeover_gives_the_device_to_the_newer_session),
 		T(sender_gets_ack_here_and_sent_elsewhere),
@@ -669,6 +711,7 @@ int main(void)
 		T(a_thousand_members_cost_one_encoding),
 		T(codecs_get_their_own_form),
 		T(refusals_are_owed_until_the_session_has_stayed),
+		T(no_refusal_is_done_by_the_clock_alone),
 		T(too_many_owed_refusals_push_out_the_oldest),
 		T(too_many_unnamed_devices_push_out_the_oldest),
 	};

@@ -30,6 +30,8 @@ struct world {
 	unsigned kicks;
 	size_t pending;           /* what link_pending says */
 	int64_t late_ms;          /* what link_late_ms says */
+	int64_t proven_ms;        /* what link_proven_ms says; 0 = the plugin answers at once */
+	int64_t wanted_ms;        /* the furthest that link_prove was asked for */
 	uint64_t roster_version;
 	bool fail_reads;
 	bool behind;              /* what the plugin says of the next session named */

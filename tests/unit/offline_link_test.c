@@ -466,14 +466,16 @@ static void a_plugin_that_is_late_is_noticed(void **state)
 {
 	(void)state;
 	connect_with(2);
+	fake_timers_pass(10000, NULL);
 	assert_int_equal(link_late_ms(t.link), 0);
 	deliver(10);
 	link_flush(t.link);
 	fake_timers_pass(500, NULL);
 	assert_int_equal(link_late_ms(t.link), 0);
 	hear_done(1);
+	assert_int_equal(link_late_ms(t.link), fake_now_ms); /* nothing had been heard of it before */
 	fake_timers_pass(5000, NULL);
-	assert_int_equal(link_late_ms(t.link), 0); /* nothing waits */
+	assert_int_equal(link_late_ms(t.link), fake_now_ms - 5000); /* nothing waits */
 	deliver(10);
 	link_flush(t.link);
 	fake_timers_pass(30000, NULL);
@@ -482,6 +484,63 @@ static void a_plugin_that_is_late_is_noticed(void **state)
 	hear_done(2);
 	fake_timers_pass(1000, NULL);
 	assert_int_equal(link_late_ms(t.link), fake_now_ms - 1000); /* when it was worked off */
+}
+
+/* Time passes, and the plugin answers at once what it is asked. How often it was. */
+static unsigned answered(int64_t ms)
+{
+	unsigned n = 0;
+
+	for (; ms > 0; ms -= 250) {
+		fake_timers_pass(250, NULL);
+		for (size_t i = 0; i < t.n_sent; i++, n++) {
+			assert_int_equal(t.sent[i]->n_deliveries, 0);
+			hear_done(t.sent[i]->out_seq);
+		}
+		forget_sent();
+	}
+	return n;
+}
+
+static void proof_is_asked_for_while_somebody_wants_it(void **state)
+{
+	int64_t start;
+
+	(void)state;
+	connect_with(2);
+	assert_int_equal(answered(10000), 0);
+	start = fake_now_ms;
+	link_prove(t.link, start + 9000);
+	assert_in_range(answered(9000), 8, 10);
+	assert_in_range(link_proven_ms(t.link), start + 9000, start + 9250);
+	assert_int_equal(answered(10000), 0);
+	assert_in_range(link_late_ms(t.link), start, start + 1000); /* the first answer after a while, and no other */
+}
+
+static void a_silence_is_noticed_whoever_stood_still(void **state)
+{
+	(void)state;
+	connect_with(2);
+	link_prove(t.link, fake_now_ms + 60000);
+	(void)answered(5000);
+	assert_true(link_late_ms(t.link) < fake_now_ms - 3000);
+	fake_now_ms += 3500; /* both did: the question that follows is answered at once */
+	(void)answered(250);
+	assert_int_equal(link_late_ms(t.link), fake_now_ms);
+	(void)answered(5000);
+	assert_int_equal(link_late_ms(t.link), fake_now_ms - 5000);
+}
+
+/* However long the plugin does not answer, one question is enough. */
+static void one_question_is_under_way(void **state)
+{
+	(void)state;
+	connect_with(2);
+	link_prove(t.link, fake_now_ms + 1000);
+	fake_timers_pass(60000, NULL);
+	assert_int_equal(t.n_sent, 1);
+	assert_int_equal(link_proven_ms(t.link), 0);
+	assert_int_equal(link_late_ms(t.link), fake_now_ms);
 }
 
 /* ---- roster */
@@ -651,6 +710,9 @@ int main(void)
 		LINKED(a_new_connection_starts_afresh),
 		LINKED(one_packet_may_exceed_a_frame),
 		LINKED(a_plugin_that_is_late_is_noticed),
+		LINKED(proof_is_asked_for_while_somebody_wants_it),
+		LINKED(a_silence_is_noticed_whoever_stood_still),
+		LINKED(one_question_is_under_way),
 		LINKED(the_roster_is_fed_from_the_plugins_version),
 		LINKED(a_large_roster_goes_in_many_frames),
 		LINKED(a_change_is_done_when_it_is_in_force),
