@@ -170,12 +170,9 @@ static void welcome(struct delivery *d, struct session *s)
 {
 	const struct store_start *start = store_start(d->store);
 	const struct im_settings *set = d->settings;
-	char json[512], topic[64];
+	char json[512];
 
-	if (s->welcomed)
-		return;
-	(void)snprintf(topic, sizeof topic, "im/v1/%s/evt/welcome", im_codec_level(s->codec));
-	if (session_qos(s, topic) < 0)
+	if (s->welcomed || !session_wants(s, "evt/welcome"))
 		return;
 	s->welcomed = true;
 	/* Client ids may hold any printable byte: quotes too. */
@@ -192,9 +189,13 @@ static void welcome(struct delivery *d, struct session *s)
 
 static void greet(struct delivery *d, struct session *s)
 {
-	bool badge = session_wants_state(s, "badge"), list = session_wants_state(s, "conversations");
+	bool badge = session_wants(s, "state/badge"), list = session_wants(s, "state/conversations");
 
 	welcome(d, s);
+	if (!s->push_told && d->greeted && session_wants(s, "evt/push")) {
+		s->push_told = true;
+		d->greeted(d->greeted_arg, s->account->name, s->client_id);
+	}
 	if ((badge && !s->badge_wanted) || (list && !s->list_wanted)) {
 		s->account->badge_hash = 0; /* whoever is new gets it too */
 		list = list && !s->list_wanted;
@@ -205,7 +206,7 @@ static void greet(struct delivery *d, struct session *s)
 		badge_run(d);
 	}
 	s->badge_wanted = badge;
-	s->list_wanted = session_wants_state(s, "conversations");
+	s->list_wanted = session_wants(s, "state/conversations");
 }
 
 static void step(struct delivery *d, struct session *s);

@@ -161,6 +161,12 @@ enum im_status delivery_create(struct im_loop *loop, const struct im_settings *s
 	return IM_OK;
 }
 
+void delivery_on_greeted(struct delivery *d, delivery_greeted_fn *fn, void *arg)
+{
+	d->greeted = fn;
+	d->greeted_arg = arg;
+}
+
 void delivery_destroy(struct delivery *d)
 {
 	if (!d)

@@ -69,6 +69,12 @@ struct delivery_presence {
 void delivery_presence(struct delivery *d, const char *user, const char *client_id, const char *conv, uint64_t seq,
 		       struct delivery_presence *out);
 
+/* An event for the device's session, if it is connected and a filter asks for it. */
+void delivery_event(struct delivery *d, const char *user, const char *client_id, const char *kind, const char *json);
+/* A device that listens to evt/push is there: once a connection, after its welcome. For push; NULL: nobody asks any more. */
+typedef void delivery_greeted_fn(void *arg, const char *user, const char *client_id);
+void delivery_on_greeted(struct delivery *d, delivery_greeted_fn *fn, void *arg);
+
 typedef void delivery_session_fn(void *arg, const struct delivery_session_info *s);
 void delivery_each_session(struct delivery *d, const char *user, delivery_session_fn *fn, void *arg); /* user NULL: all */
 bool delivery_find_session(struct delivery *d, uint64_t handle, struct delivery_session_info *out);

@@ -220,6 +220,7 @@ enum im_status push_create(struct im_loop *loop, const struct im_settings *setti
 		push_destroy(p);
 		return st;
 	}
+	notice_start(p);
 	randombytes_buf(bytes, sizeof(bytes));
 	sodium_bin2hex(p->start, sizeof(p->start), bytes, sizeof(bytes));
 	store_push(store, on_row, p);
@@ -234,6 +235,7 @@ void push_stop(struct push *p)
 		return;
 	p->stopped = true;
 	p->bus = NULL;
+	notice_stop(p);
 	im_timer_stop(p->tick);
 	ticket_finish(p);
 }

@@ -75,6 +75,10 @@ void feed_answer(struct push_feed *f, Im__Push__Ticket *t);           /* takes t
 void feed_query(struct push_feed *f, const char *json, push_answer_fn *done, void *arg);
 Im__Push__Job *feed_job(const char *key, enum _Im__Push__Kind kind, const struct push_device *d, const char *conv, uint64_t seq);
 
+/* ---- push_notice.c */
+void notice_start(struct push *p);
+void notice_stop(struct push *p);
+
 /* ---- push_ticket.c */
 void ticket_ask(struct push_feed *f, const Im__Push__Ask *ask);
 void ticket_why(struct push *p, const struct push_device *d, const char *conv, uint64_t seq, push_why_fn *done, void *arg);

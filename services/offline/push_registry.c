@@ -44,6 +44,8 @@ struct push_registry {
 	struct store *store;
 	struct push_user *users;
 	struct push_owner *owners;
+	push_registry_invalid_fn *invalid;
+	void *invalid_arg;
 	struct change *changes; /* given to the store and not answered, newest first */
 	uint8_t seal_key[KEY_LEN], hash_key[KEY_LEN];
 };
@@ -268,8 +270,8 @@ static void forget(struct push_registry *r, const char *user, const char *device
 	}
 }
 
-/* Takes t over. */
-static bool remember(struct push_registry *r, Im__Bus__PushToken *t)
+/* Takes t over. NULL: out of memory. */
+static const struct push_device *remember(struct push_registry *r, Im__Bus__PushToken *t)
 {
 	struct push_device *d = calloc(1, sizeof(*d));
 	struct push_user *u;
@@ -284,13 +286,13 @@ static bool remember(struct push_registry *r, Im__Bus__PushToken *t)
 		free(d);
 		im__bus__push_token__free_unpacked(t, NULL);
 		im_log(IM_LOG_ERROR, "evt=push_token why=\"out of memory\" then=\"it is known again after a restart\"");
-		return false;
+		return NULL;
 	}
 	d->stored = t;
 	d->next = u->devices;
 	u->devices = d;
 	own(r, d);
-	return true;
+	return d;
 }
 
 static Im__Bus__PushToken *copy_of(const Im__Bus__PushToken *t)
@@ -328,6 +330,14 @@ static void change_free(struct change *c)
 	free(c);
 }
 
+static void take(struct push_registry *r, Im__Bus__PushToken *t)
+{
+	const struct push_device *d = remember(r, t); /* it has logged it; the store has it */
+
+	if (d && t->state == IM__BUS__PUSH_STATE__PUSH_INVALID && r->invalid)
+		r->invalid(r->invalid_arg, d);
+}
+
 static void on_stored(void *arg, enum im_status st)
 {
 	struct change *c = arg;
@@ -339,7 +349,7 @@ static void on_stored(void *arg, enum im_status st)
 		if (c->removed[i]) {
 			forget(c->r, t->user, t->device, t->provider);
 		} else {
-			(void)remember(c->r, t); /* it has logged it; the store has it */
+			take(c->r, t);
 			c->tokens[i] = NULL;
 		}
 	}
@@ -359,6 +369,23 @@ static bool change_add(struct change *c, const Im__Bus__PushToken *t, bool remov
 	c->removed[c->n] = removed;
 	c->tokens[c->n++] = copy;
 	return true;
+}
+
+static void set_state(Im__Bus__PushToken *t, enum _Im__Bus__PushState state, const char *reason, int64_t at_ms)
+{
+	t->state = state;
+	t->reason = (char *)(uintptr_t)reason;
+	t->state_ms = at_ms;
+}
+
+/* Its token is another's now: nothing of it is kept, not even what it would be found by. */
+static bool change_add_moved(struct change *c, const Im__Bus__PushToken *before)
+{
+	Im__Bus__PushToken t = *before;
+
+	set_state(&t, IM__BUS__PUSH_STATE__PUSH_INVALID, "moved", im_clock_wall_ms());
+	t.hash = t.sealed = (ProtobufCBinaryData){0, NULL};
+	return change_add(c, &t, false);
 }
 
 /* Frees c, now or when it is answered. */
@@ -482,7 +509,7 @@ enum im_status push_registry_add(struct push_registry *r, const Im__Bus__PushTok
 	before = upcoming_owner(r, &t.hash);
 	if (ok && before && !is_of(before, t.user, t.device, NULL)) {
 		im_log(IM_LOG_NOTICE, "evt=push_token_moved provider=%s from=%s to=%s", t.provider, before->device, t.device);
-		ok = change_add(c, before, true);
+		ok = change_add_moved(c, before);
 	}
 	ok = ok && change_add(c, &t, false);
 	free(t.sealed.data);
@@ -526,10 +553,35 @@ static enum _Im__Bus__PushState state_of(const Im__Push__TokenVerdict *v)
 	}
 }
 
+static void store_one(struct push_registry *r, const Im__Bus__PushToken *t)
+{
+	struct change *c = change_create(r, NULL, NULL);
+
+	if (c && change_add(c, t, false))
+		change_store(c);
+	else
+		change_free(c);
+}
+
+void push_registry_spoil(struct push_registry *r, const struct push_device *d, const char *reason)
+{
+	Im__Bus__PushToken t = *d->stored;
+
+	if (!is_upcoming(r, d->stored)) /* it is being changed: what comes counts */
+		return;
+	set_state(&t, IM__BUS__PUSH_STATE__PUSH_INVALID, reason, im_clock_wall_ms());
+	store_one(r, &t);
+}
+
+void push_registry_on_invalid(struct push_registry *r, push_registry_invalid_fn *fn, void *arg)
+{
+	r->invalid = fn;
+	r->invalid_arg = arg;
+}
+
 void push_registry_heard(struct push_registry *r, const char *provider, const Im__Push__TokenVerdict *v)
 {
 	const Im__Bus__PushToken *known = upcoming_find(r, v->user, v->device, provider);
-	struct change *c;
 	Im__Bus__PushToken t;
 
 	if (!known || known->registered_ms != v->registered_ms)
@@ -537,16 +589,10 @@ void push_registry_heard(struct push_registry *r, const char *provider, const Im
 	t = *known;
 	if (t.state == state_of(v) && (v->env[0] == '\0' || strcmp(v->env, t.env) == 0))
 		return;
-	t.state = state_of(v);
-	t.reason = v->reason;
-	t.state_ms = v->at_ms;
+	set_state(&t, state_of(v), v->reason, v->at_ms);
 	if (v->env[0])
 		t.env = v->env;
-	c = change_create(r, NULL, NULL);
-	if (c && change_add(c, &t, false))
-		change_store(c);
-	else
-		change_free(c);
+	store_one(r, &t);
 }
 
 /* ---- opening */

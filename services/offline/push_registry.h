@@ -31,7 +31,8 @@ size_t push_registry_count(const struct push_registry *r, const char *provider);
 typedef void push_registry_done_fn(void *arg, enum im_status st);
 /*
  * Registers or registers anew: `info` without sealed, hash, registered_ms and state; `token` in the clear. Whoever else had
- * this token loses it: it is the same phone, and must not get somebody else's messages. IM_BUSY: too many of this user.
+ * this token loses it: it is the same phone, and must not get somebody else's messages. What was registered there stays without a token, invalid
+ * ("moved"), so that its device hears of it. IM_BUSY: too many of this user.
  * Copies everything; done only after IM_OK was returned.
  */
 enum im_status push_registry_add(struct push_registry *r, const Im__Bus__PushToken *info, const Im__Push__Token *token,
@@ -41,6 +42,11 @@ size_t push_registry_remove(struct push_registry *r, const char *user, const cha
 			    push_registry_done_fn *done, void *arg);
 /* What a bridge heard of a token: counts only if the registration is still the one it speaks of. Durable when the store's next append is. */
 void push_registry_heard(struct push_registry *r, const char *provider, const Im__Push__TokenVerdict *v);
+/* The same by the service itself: whatever the token is, it is worth nothing (`reason`: a word). */
+void push_registry_spoil(struct push_registry *r, const struct push_device *d, const char *reason);
+/* Told of each registration that has become invalid, when that is durable. One listener; NULL: nobody. */
+typedef void push_registry_invalid_fn(void *arg, const struct push_device *d);
+void push_registry_on_invalid(struct push_registry *r, push_registry_invalid_fn *fn, void *arg);
 /* Decrypts. NULL: the key is not the one it was encrypted with. The caller frees with push_token_wipe. */
 Im__Push__Token *push_registry_open_token(const struct push_registry *r, const struct push_device *d);
 void push_token_wipe(Im__Push__Token *t); /* NULL is fine */

@@ -158,6 +158,7 @@ static void say_yes(struct push_ticket *t, const struct push_device *d)
 
 	if (a && !(a->token = push_registry_open_token(t->push->registry, d))) {
 		im__push__ticket__free_unpacked(a, NULL);
+		push_registry_spoil(t->push->registry, d, "unreadable"); /* store.key is another: the device hears that it must register anew */
 		say_no(t, IM__PUSH__VERDICT__VERDICT_CANCEL, "token_unreadable", 0);
 		return;
 	}

@@ -295,14 +295,22 @@ void session_state(struct delivery *d, struct session *s, const char *name, cons
 	send_named(d, s, im_codec_state, name, json);
 }
 
-bool session_wants_state(const struct session *s, const char *name)
+bool session_wants(const struct session *s, const char *what)
 {
 	char topic[64];
 
 	if (!s->codec)
 		return false;
-	(void)snprintf(topic, sizeof topic, "im/v1/%s/state/%s", im_codec_level(s->codec), name);
+	(void)snprintf(topic, sizeof topic, "im/v1/%s/%s", im_codec_level(s->codec), what);
 	return session_qos(s, topic) >= 0;
+}
+
+void delivery_event(struct delivery *d, const char *user, const char *client_id, const char *kind, const char *json)
+{
+	struct session *s = session_of_client(d, user, client_id);
+
+	if (s)
+		session_event(d, s, kind, json);
 }
 
 /* ---- coming and going */

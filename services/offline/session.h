@@ -107,7 +107,7 @@ struct session {
 	uint8_t state;
 	int8_t ways[4];           /* enum im_way: granted QoS where one filter takes them all; -1 none; -2 ask the filters */
 	bool behind;              /* has not taken what it was given: nothing settles, no new budget (invariant 10) */
-	bool websocket, welcomed, over_budget, badge_wanted, list_wanted, refusals_asked;
+	bool websocket, welcomed, push_told, over_budget, badge_wanted, list_wanted, refusals_asked;
 	char text[];              /* client id, address */
 };
 
@@ -160,6 +160,8 @@ struct delivery {
 	int64_t shed_at;
 	struct ask *asks;         /* owed refusals being read */
 	uint64_t silent_bytes;    /* handed to silent devices and not settled */
+	delivery_greeted_fn *greeted;
+	void *greeted_arg;
 	struct message *message;  /* at hand: its encodings so far */
 	struct variant *variants;
 	size_t n_variants;
@@ -185,7 +187,7 @@ size_t session_max_packet(const struct session *s);
 void session_send(struct delivery *d, struct session *s, const struct im_buf *topic, const struct im_buf *payload, int qos);
 /* An event or state, if a filter asks for it. */
 void session_event(struct delivery *d, struct session *s, const char *kind, const char *json);
-bool session_wants_state(const struct session *s, const char *name);
+bool session_wants(const struct session *s, const char *what);               /* "evt/welcome", "state/badge" */
 void session_state(struct delivery *d, struct session *s, const char *name, const char *json);
 
 void due_plan(struct delivery *d, struct due *due, enum due_kind kind, int64_t at); /* at 0: never */

@@ -127,10 +127,69 @@ def test_a_phone_that_changes_hands_takes_its_token_along(im, bridge):
     job = bridge.job()
     register(im, "dave:phone", TOKEN)
     ticket = bridge.ticket(job)
-    assert (ticket.verdict, ticket.reason) == (pb.VERDICT_CANCEL, "no_token")
+    assert (ticket.verdict, ticket.reason) == (pb.VERDICT_CANCEL, "token_invalid")
     send(im, "bob", "u/alice", "for alice")
     bridge.no_job()
-    unregister(im, "dave:phone")
+    told = heard(im, "alice", "phone")
+    assert (told["provider"], told["app"], told["state"], told["reason"]) == ("honor", "chat", "invalid", "moved")
+    assert [r["reason"] for r in registrations(im, "alice")] == ["moved"]
+    register(im, "alice:phone", "a1" * 32)  # with another token: dave keeps his
+    assert [r["state"] for r in registrations(im, "alice") + registrations(im, "dave")] == ["active", "active"]
+    unregister(im, "alice:phone", "dave:phone")
+
+
+def heard(im, user, device):
+    """The evt/push of a new connection; None: there is none before the catch-up, which comes behind it."""
+    with Client(im, user, device) as c:
+        c.subscribe("im/v1/in/evt/#")
+        events = [c.next("im/v1/in/evt/") for _ in range(2)]
+        while events[-1].topic.rsplit("/", 1)[1] not in ("push", "sync"):
+            events.append(c.next("im/v1/in/evt/"))
+        return json.loads(events[-1].payload) if events[-1].topic.endswith("/push") else None
+
+
+def test_a_device_hears_of_its_dead_token_until_it_registers_anew(im, bridge):
+    answer = register(im, "alice:phone")
+    with Client(im, "alice", "phone") as phone, Client(im, "alice", "pad") as pad:
+        phone.subscribe("im/v1/in/#")
+        pad.subscribe("im/v1/in/#")
+        bridge.say(said=1, verdicts=[pb.TokenVerdict(user="alice", device="alice:phone", app="chat", state=pb.TOKEN_STATE_INVALID, reason="UNREGISTERED", at_ms=1,
+                                                     registered_ms=answer["registered"])])
+        told = phone.json("im/v1/in/evt/push")  # it is connected: at once
+        assert told == {"provider": "honor", "app": "chat", "state": "invalid", "reason": "UNREGISTERED", "since": 1}
+        pad.none("im/v1/in/evt/push")
+    im.kill("im-offline")
+    for _ in range(2):  # at each connect
+        assert heard(im, "alice", "phone") == told
+    with Client(im, "alice", "phone") as phone:
+        phone.subscribe("im/v1/raw/#")
+        assert json.loads(phone.next("im/v1/raw/evt/push").payload) == told
+        phone.mqtt.unsubscribe("im/v1/raw/#")
+    with Client(im, "alice", "phone") as phone:
+        phone.subscribe("im/v1/in/#")
+        assert phone.request("push.get")["registrations"][0]["reason"] == "UNREGISTERED"
+    register(im, "alice:phone")
+    with Client(im, "alice", "phone") as phone:
+        phone.subscribe("im/v1/in/#")
+        phone.next("im/v1/in/evt/welcome")
+        phone.none("im/v1/in/evt/push")
+    unregister(im, "alice:phone")
+
+
+def test_a_token_that_cannot_be_decrypted_is_registered_anew(im, bridge):
+    """Whoever restores a store without its key loses no device for good."""
+    register(im, "alice:phone")
+    im.stop()
+    (im.dir / "push/store.key").unlink()
+    im.start()
+    with Bridge(im, "honor") as anew:
+        send(im, "bob", "u/alice", "hello")
+        ticket = anew.ticket(anew.job())
+        assert (ticket.verdict, ticket.reason) == (pb.VERDICT_CANCEL, "token_unreadable")
+    told = heard(im, "alice", "phone")
+    assert (told["state"], told["reason"]) == ("invalid", "unreadable")
+    assert register(im, "alice:phone")["state"] == "active"
+    unregister(im, "alice:phone")
 
 
 def test_a_verdict_counts_for_the_registration_it_speaks_of(im, bridge):

@@ -353,6 +353,22 @@ void delivery_presence(struct delivery *d, const char *user, const char *client_
 	memset(out, 0, sizeof(*out));
 }
 
+void delivery_event(struct delivery *d, const char *user, const char *client_id, const char *kind, const char *json)
+{
+	(void)d;
+	(void)user;
+	(void)client_id;
+	(void)kind;
+	(void)json;
+}
+
+void delivery_on_greeted(struct delivery *d, delivery_greeted_fn *fn, void *arg)
+{
+	(void)d;
+	(void)fn;
+	(void)arg;
+}
+
 void delivery_device_set(struct delivery *d, uint64_t session, uint32_t max_packet)
 {
 	(void)d;
