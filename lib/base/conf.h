@@ -76,6 +76,7 @@ struct im_settings {
 	unsigned push_ttl_s;     /* im_push_ttl s a push is worth sending, default 86400 */
 	enum im_push_privacy push_privacy; /* im_push_privacy none|sender|content: the most that any device gets */
 	unsigned push_coalesce_ms; /* im_push_coalesce ms between pushes of a conversation to a device, default 5000 */
+	bool push_badge;         /* im_push_badge: what is read elsewhere corrects the number on the icon */
 	unsigned push_group;     /* im_push_group members: in larger groups only mentions are pushed, default 500 */
 	unsigned push_days;      /* im_push_inactive_days: devices unused for longer are not pushed, default 30 */
 	unsigned push_outbox;    /* im_push_outbox jobs that one bridge keeps, default 1000000 */

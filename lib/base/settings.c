@@ -167,6 +167,8 @@ const struct setting settings_table[] = {
 	 "The most that a push may say: nothing, who wrote, or also what. A device may ask for less."},
 	{"im_push_coalesce", push, NUMBER_OR_0(push_coalesce_ms, 100, 600000), "5000", "ms", LIVE, NULL, NULL, NULL,
 	 "Least time between two pushes of one conversation to one device; mentions do not wait."},
+	{"im_push_badge", push, BOOL(push_badge), "true", "", LIVE, NULL, NULL, NULL,
+	 "Whether the number on the icons of a user's other Apple devices is corrected when something is read on one; every 10 s at most."},
 	{"im_push_group", push, NUMBER(push_group, 2, 100000), "500", "members", LIVE, NULL, NULL, NULL,
 	 "In groups larger than this only mentions are pushed."},
 	{"im_push_inactive_days", push, NUMBER(push_days, 1, 3650), "30", "days", LIVE, NULL, NULL, NULL,

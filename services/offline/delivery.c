@@ -161,6 +161,12 @@ enum im_status delivery_create(struct im_loop *loop, const struct im_settings *s
 	return IM_OK;
 }
 
+void delivery_on_read(struct delivery *d, delivery_read_fn *fn, void *arg)
+{
+	d->read = fn;
+	d->read_arg = arg;
+}
+
 void delivery_on_greeted(struct delivery *d, delivery_greeted_fn *fn, void *arg)
 {
 	d->greeted = fn;

@@ -71,6 +71,9 @@ void delivery_presence(struct delivery *d, const char *user, const char *client_
 
 /* An event for the device's session, if it is connected and a filter asks for it. */
 void delivery_event(struct delivery *d, const char *user, const char *client_id, const char *kind, const char *json);
+/* A user's read cursor has moved, by this device. For push, as the next. */
+typedef void delivery_read_fn(void *arg, const char *user, const char *client_id);
+void delivery_on_read(struct delivery *d, delivery_read_fn *fn, void *arg);
 /* A device that listens to evt/push is there: once a connection, after its welcome. For push; NULL: nobody asks any more. */
 typedef void delivery_greeted_fn(void *arg, const char *user, const char *client_id);
 void delivery_on_greeted(struct delivery *d, delivery_greeted_fn *fn, void *arg);

@@ -121,6 +121,7 @@ static void on_tick(void *arg)
 {
 	struct push *p = arg;
 
+	icon_tick(p);
 	for (struct push_feed *f = p->feeds; f; f = f->next)
 		feed_tick(f);
 }
@@ -221,6 +222,7 @@ enum im_status push_create(struct im_loop *loop, const struct im_settings *setti
 		return st;
 	}
 	notice_start(p);
+	icon_start(p);
 	randombytes_buf(bytes, sizeof(bytes));
 	sodium_bin2hex(p->start, sizeof(p->start), bytes, sizeof(bytes));
 	store_push(store, on_row, p);
@@ -236,6 +238,7 @@ void push_stop(struct push *p)
 	p->stopped = true;
 	p->bus = NULL;
 	notice_stop(p);
+	icon_stop(p);
 	im_timer_stop(p->tick);
 	ticket_finish(p);
 }

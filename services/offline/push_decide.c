@@ -65,3 +65,20 @@ struct push_verdict push_decide(const struct push_facts *f)
 									     : (struct push_verdict){ PUSH_HOLD, f->quiet_until_ms, "quiet_hours" };
 	return (struct push_verdict){ PUSH_SEND, 0, "send" };
 }
+
+struct push_verdict push_decide_badge(const struct push_badge_facts *f)
+{
+	if (!f->enabled)
+		return drop("user_disabled");
+	if (!f->token_good)
+		return drop("token_invalid");
+	if (f->unused_ms && f->seen_ms && f->now_ms - f->seen_ms > f->unused_ms)
+		return drop("device_unused");
+	if (f->connected)
+		return drop("connected");
+	if (f->shown == 0 && f->badge <= 0)
+		return drop("no_badge"); /* reading makes it only smaller */
+	if (f->badge >= 0 && f->badge == f->shown)
+		return drop("same_badge");
+	return (struct push_verdict){ PUSH_SEND, 0, "send" };
+}

@@ -51,4 +51,13 @@ struct push_verdict {
 
 struct push_verdict push_decide(const struct push_facts *f);
 
+/* Whether the number on a device's icon is corrected, because something was read on another: asked likewise, before it is counted and with it. */
+struct push_badge_facts {
+	bool enabled, token_good, connected; /* as above; a connected device hears of it and counts itself */
+	int64_t now_ms, seen_ms, unused_ms;  /* likewise */
+	int shown;               /* what it was told last; -1: not known */
+	int badge;               /* what is true; -1: not counted yet */
+};
+struct push_verdict push_decide_badge(const struct push_badge_facts *f); /* PUSH_SEND or PUSH_DROP */
+
 #endif

@@ -23,6 +23,8 @@ struct push {
 	struct im_timer *tick;
 	char start[17];              /* of this process */
 	struct push_feed *feeds;
+	struct push_reader *readers, *readers_last; /* users who have read something, oldest first */
+	size_t n_readers;
 	struct push_ticket *tickets; /* under way */
 	size_t n_tickets;
 	uint64_t queries;            /* numbered over all feeds */
@@ -78,6 +80,13 @@ Im__Push__Job *feed_job(const char *key, enum _Im__Push__Kind kind, const struct
 /* ---- push_notice.c */
 void notice_start(struct push *p);
 void notice_stop(struct push *p);
+
+/* ---- push_icon.c */
+void icon_start(struct push *p);
+void icon_stop(struct push *p);
+void icon_tick(struct push *p);
+/* What is known without the store: everything but seen_ms and badge. */
+void icon_gather(const struct push *p, const struct push_device *d, struct push_badge_facts *out);
 
 /* ---- push_ticket.c */
 void ticket_ask(struct push_feed *f, const Im__Push__Ask *ask);

@@ -187,7 +187,7 @@ static struct push_user *find_user(const struct push_registry *r, const char *na
 	return u;
 }
 
-const struct push_device *push_registry_of_user(const struct push_registry *r, const char *user)
+struct push_device *push_registry_of_user(const struct push_registry *r, const char *user)
 {
 	struct push_user *u = find_user(r, user);
 
@@ -199,9 +199,9 @@ static bool is(const struct push_device *d, const char *device, const char *prov
 	return (!device || strcmp(d->stored->device, device) == 0) && (!provider || strcmp(d->stored->provider, provider) == 0);
 }
 
-const struct push_device *push_registry_find(const struct push_registry *r, const char *user, const char *device, const char *provider)
+struct push_device *push_registry_find(const struct push_registry *r, const char *user, const char *device, const char *provider)
 {
-	const struct push_device *d = push_registry_of_user(r, user);
+	struct push_device *d = push_registry_of_user(r, user);
 
 	while (d && !is(d, device, provider))
 		d = d->next;
@@ -289,6 +289,7 @@ static const struct push_device *remember(struct push_registry *r, Im__Bus__Push
 		return NULL;
 	}
 	d->stored = t;
+	d->shown = -1;
 	d->next = u->devices;
 	u->devices = d;
 	own(r, d);

@@ -14,18 +14,21 @@
 
 struct push_registry;
 
-/* One registration. `stored` is what the store has. */
+/* One registration. `stored` is what the store has, and only read. */
 struct push_device {
 	struct push_device *next; /* of the same user */
 	Im__Bus__PushToken *stored;
+	int shown;                /* of whoever pushes, as the next: the badge that it was told last; -1: not known */
+	bool read_elsewhere;      /* its badge is to be corrected soon */
 };
+
 
 /* key_dir is made if it is missing. IM_FAILED: it, or the key in it, cannot be read or written. */
 enum im_status push_registry_open(struct store *store, const char *key_dir, struct push_registry **out, struct im_err *err);
 void push_registry_close(struct push_registry *r); /* after the store has answered everything. NULL is fine */
 
-const struct push_device *push_registry_of_user(const struct push_registry *r, const char *user); /* a list; NULL: none */
-const struct push_device *push_registry_find(const struct push_registry *r, const char *user, const char *device, const char *provider);
+struct push_device *push_registry_of_user(const struct push_registry *r, const char *user); /* a list; NULL: none */
+struct push_device *push_registry_find(const struct push_registry *r, const char *user, const char *device, const char *provider);
 size_t push_registry_count(const struct push_registry *r, const char *provider); /* not invalid ones */
 
 typedef void push_registry_done_fn(void *arg, enum im_status st);

@@ -152,7 +152,7 @@ static void set_text(const struct push_ticket *t, const struct push_device *d, I
 		set_body(&a->body, m);
 }
 
-static void say_yes(struct push_ticket *t, const struct push_device *d)
+static void say_yes(struct push_ticket *t, struct push_device *d)
 {
 	Im__Push__Ticket *a = answer_create(t, IM__PUSH__VERDICT__VERDICT_SEND, "send", 0);
 
@@ -175,14 +175,32 @@ static void say_yes(struct push_ticket *t, const struct push_device *d)
 		a->unread = t->unread;
 		a->badge = t->badge;
 		a->has_badge = t->job->kind != IM__PUSH__KIND__KIND_TEST;
+		if (a->has_badge)
+			d->shown = (int)t->badge;
 		feed_answer(t->feed, a);
 	}
 	ticket_free(t); /* out of memory: the bridge asks again */
 }
 
+/* A device that gave no sign of life since it registered was seen then. */
+static int64_t seen_ms(const struct push_ticket *t, const struct push_device *d)
+{
+	return t->seen_ms > d->stored->registered_ms ? t->seen_ms : d->stored->registered_ms;
+}
+
+static struct push_verdict decide_badge(const struct push_ticket *t, const struct push_device *d)
+{
+	struct push_badge_facts facts;
+
+	icon_gather(t->push, d, &facts);
+	facts.seen_ms = seen_ms(t, d);
+	facts.badge = (int)t->badge;
+	return push_decide_badge(&facts);
+}
+
 static void decide(struct push_ticket *t)
 {
-	const struct push_device *d = push_registry_find(t->push->registry, t->job->user, t->job->device, t->feed->provider);
+	struct push_device *d = push_registry_find(t->push->registry, t->job->user, t->job->device, t->feed->provider);
 	struct push_verdict v = { PUSH_SEND, 0, "send" };
 
 	if (!d) {
@@ -193,9 +211,11 @@ static void decide(struct push_ticket *t)
 		push_gather(t->push, d, t->message, &t->facts);
 		t->facts.got |= t->delivered >= t->message->seq;
 		t->facts.read = t->read >= t->message->seq;
-		t->facts.seen_ms = t->seen_ms > d->stored->registered_ms ? t->seen_ms : d->stored->registered_ms;
+		t->facts.seen_ms = seen_ms(t, d);
 		v = push_decide(&t->facts);
 	}
+	if (t->job->kind == IM__PUSH__KIND__KIND_BADGE)
+		v = decide_badge(t, d);
 	if (t->why)
 		say_no(t, IM__PUSH__VERDICT__VERDICT_CANCEL, v.reason, v.until_ms);
 	else if (v.what == PUSH_SEND)

@@ -176,6 +176,8 @@ void delivery_cursors(struct delivery *d, const char *user, const char *client_i
 		delivered = mv->delivered && move_delivered(d, dev, conv, mv->delivered);
 		if (delivered || mv->read)
 			receipt_add(d, user, conv, delivered ? mv->delivered : 0, mv->read);
+		if (mv->read && d->read)
+			d->read(d->read_arg, user, client_id);
 		if (!mv->read || !a)
 			continue;
 		tell_own_devices(d, a, client_id, mv->conv, mv->read);
@@ -230,6 +232,8 @@ void receipt_store(struct delivery *d)
 		a = account_find(d, mv->key);
 		if (a)
 			badge_change(d, a, false);
+		if (d->read)
+			d->read(d->read_arg, mv->key, ""); /* whichever it wrote with is connected */
 		if (++n < READS_PER_APPEND && d->reads)
 			continue;
 		store_append(d->store, entries, n, on_reads_stored, NULL);

@@ -162,6 +162,8 @@ struct delivery {
 	uint64_t silent_bytes;    /* handed to silent devices and not settled */
 	delivery_greeted_fn *greeted;
 	void *greeted_arg;
+	delivery_read_fn *read;
+	void *read_arg;
 	struct message *message;  /* at hand: its encodings so far */
 	struct variant *variants;
 	size_t n_variants;

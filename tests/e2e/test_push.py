@@ -8,7 +8,7 @@ from client import Client
 
 TOKEN = "ab12" * 16
 OPTIONS = ["--no-bridges"]
-CONF = ["plugin_opt_im_push honor", "plugin_opt_im_push_privacy content", "plugin_opt_im_push_grace 1500"]
+CONF = ["plugin_opt_im_push honor, apns", "plugin_opt_im_push_privacy content", "plugin_opt_im_push_grace 1500"]
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def register(im, device, token=TOKEN, **more):
     user = device.split(":")[0]
     with Client(im, user, device) as c:
         c.subscribe("im/v1/in/#")
-        answer = c.request("push.register", {"provider": "honor", "app": "chat", "token": token, **more})
+        answer = c.request("push.register", {**{"provider": "honor", "app": "chat", "token": token}, **more})
         assert answer["ok"], answer
         return answer
 
@@ -210,6 +210,28 @@ def test_a_verdict_counts_for_the_registration_it_speaks_of(im, bridge):
     unregister(im, "alice:phone")
 
 
+def test_what_is_read_elsewhere_corrects_the_number_on_an_icon(im):
+    register(im, "dave:phone", provider="apns")
+    with Bridge(im, "apns") as apple, Client(im, "dave", "pad") as pad:
+        pad.subscribe("im/v1/in/#")
+        ack = send(im, "bob", "u/dave", "one")
+        job = apple.job(15)
+        shown = apple.ticket(job)
+        assert shown.verdict == pb.VERDICT_HOLD or shown.badge >= 1
+        while (shown := apple.ticket(job)).verdict == pb.VERDICT_HOLD:  # the pad has a head start
+            time.sleep(0.2)
+        assert shown.verdict == pb.VERDICT_SEND and shown.badge >= 1
+        for conv in [c["conv"] for c in pad.request("conversations")["conversations"]]:
+            pad.publish("im/v1/ack", json.dumps([{"conv": conv, "read": 2**53 - 1 if conv != "u/bob" else ack["seq"]}]))
+        job = apple.job(30)
+        assert (job.kind, job.device, job.key, job.conv) == (pb.KIND_BADGE, "dave:phone", "badge", "")
+        ticket = apple.ticket(job)
+        assert (ticket.verdict, ticket.has_badge, ticket.title, ticket.body) == (pb.VERDICT_SEND, True, "", "") and ticket.badge < shown.badge
+        ticket = apple.ticket(job)  # it shows that now
+        assert ticket.verdict == pb.VERDICT_CANCEL and ticket.reason in ("no_badge", "same_badge")
+    unregister(im, "dave:phone")
+
+
 def registrations(im, user):
     return [json.loads(line) for line in im.imctl("push", "list", user, "--json").stdout.splitlines()]
 
@@ -253,7 +275,7 @@ def test_tokens_are_not_in_the_store_in_the_clear(im):
 
 @pytest.mark.parametrize("args, code", [
     ({"provider": "honor", "app": "chat", "token": "a b"}, "bad_field"),
-    ({"provider": "apns", "app": "chat", "token": TOKEN}, "not_found"),
+    ({"provider": "huawei", "app": "chat", "token": TOKEN}, "not_found"),
     ({"provider": "honor", "app": "chat"}, "bad_field"),
     ({"provider": "honor", "app": "chat", "token": TOKEN, "quiet_from": "22:00"}, "bad_field"),
     ({"provider": "honor", "app": "chat", "token": TOKEN, "quiet_from": "25:00", "quiet_to": "07:00", "zone": "UTC"}, "bad_field"),

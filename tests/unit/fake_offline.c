@@ -362,6 +362,13 @@ void delivery_event(struct delivery *d, const char *user, const char *client_id,
 	(void)json;
 }
 
+void delivery_on_read(struct delivery *d, delivery_read_fn *fn, void *arg)
+{
+	(void)d;
+	(void)fn;
+	(void)arg;
+}
+
 void delivery_on_greeted(struct delivery *d, delivery_greeted_fn *fn, void *arg)
 {
 	(void)d;

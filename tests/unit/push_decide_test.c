@@ -41,6 +41,49 @@ static void a_device_that_is_away_is_pushed_at_once(void **state)
 	expect(&f, PUSH_SEND, "send", 0);
 }
 
+static void expect_badge(struct push_badge_facts f, enum push_what what, const char *reason)
+{
+	struct push_verdict v = push_decide_badge(&f);
+
+	assert_string_equal(v.reason, reason);
+	assert_int_equal(v.what, what);
+}
+
+static void a_number_is_corrected_if_it_may_be_another(void **state)
+{
+	static const struct push_badge_facts plain_badge = {
+		.enabled = true, .token_good = true, .now_ms = NOW, .seen_ms = NOW - 3600000, .unused_ms = 30ll * 86400000, .shown = 3, .badge = -1,
+	};
+	struct push_badge_facts f;
+
+	(void)state;
+	expect_badge(plain_badge, PUSH_SEND, "send");
+	for (int shown = -1; shown <= 3; shown++)
+		for (int badge = -1; badge <= 3; badge++) {
+			f = plain_badge;
+			f.shown = shown;
+			f.badge = badge;
+			if (shown == 0 && badge <= 0)
+				expect_badge(f, PUSH_DROP, "no_badge");
+			else if (shown == badge && badge >= 0)
+				expect_badge(f, PUSH_DROP, "same_badge");
+			else
+				expect_badge(f, PUSH_SEND, "send");
+		}
+	f = plain_badge;
+	f.enabled = false;
+	expect_badge(f, PUSH_DROP, "user_disabled");
+	f = plain_badge;
+	f.token_good = false;
+	expect_badge(f, PUSH_DROP, "token_invalid");
+	f = plain_badge;
+	f.connected = true;
+	expect_badge(f, PUSH_DROP, "connected");
+	f = plain_badge;
+	f.seen_ms = NOW - 31ll * 86400000;
+	expect_badge(f, PUSH_DROP, "device_unused");
+}
+
 #define CASE(change, reason)                          \
 	do {                                          \
 		struct push_facts f = plain();        \
@@ -187,6 +230,7 @@ static void zones_that_are_none_are_refused(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_number_is_corrected_if_it_may_be_another),
 		cmocka_unit_test(a_device_that_is_away_is_pushed_at_once),
 		cmocka_unit_test(each_reason_not_to_push_stands_alone),
 		cmocka_unit_test(a_mention_overrides_mute_and_size),
