@@ -138,6 +138,12 @@ def test_a_phone_that_changes_hands_takes_its_token_along(im, bridge):
     unregister(im, "alice:phone", "dave:phone")
 
 
+def until(what, timeout=10):
+    end = time.monotonic() + timeout
+    while not what():
+        assert time.monotonic() < end, "not in time"
+
+
 def heard(im, user, device):
     """The evt/push of a new connection; None: there is none before the catch-up, which comes behind it."""
     with Client(im, user, device) as c:
@@ -186,6 +192,7 @@ def test_a_token_that_cannot_be_decrypted_is_registered_anew(im, bridge):
         send(im, "bob", "u/alice", "hello")
         ticket = anew.ticket(anew.job())
         assert (ticket.verdict, ticket.reason) == (pb.VERDICT_CANCEL, "token_unreadable")
+    until(lambda: registrations(im, "alice")[0]["state"] == "invalid")
     told = heard(im, "alice", "phone")
     assert (told["state"], told["reason"]) == ("invalid", "unreadable")
     assert register(im, "alice:phone")["state"] == "active"
@@ -215,9 +222,8 @@ def test_what_is_read_elsewhere_corrects_the_number_on_an_icon(im):
     with Bridge(im, "apns") as apple, Client(im, "dave", "pad") as pad:
         pad.subscribe("im/v1/in/#")
         ack = send(im, "bob", "u/dave", "one")
-        job = apple.job(15)
-        shown = apple.ticket(job)
-        assert shown.verdict == pb.VERDICT_HOLD or shown.badge >= 1
+        while (job := apple.job(15)).key != ack["msgid"]:
+            pass  # this feed has what was sent before it, too
         while (shown := apple.ticket(job)).verdict == pb.VERDICT_HOLD:  # the pad has a head start
             time.sleep(0.2)
         assert shown.verdict == pb.VERDICT_SEND and shown.badge >= 1
@@ -308,5 +314,6 @@ def test_imctl_explains(im, bridge):
     im.imctl("push", "test", "alice")
     assert bridge.job().kind == pb.KIND_TEST
     stats = json.loads(im.imctl("push", "stats", "--json").stdout)
-    assert stats["feeds"][0]["bridge"] == "up" and stats["feeds"][0]["jobs"] >= 2
+    honor = next(f for f in stats["feeds"] if f["provider"] == "honor")
+    assert honor["bridge"] == "up" and honor["jobs"] >= 2
     unregister(im, "alice:phone")
