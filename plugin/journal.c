@@ -70,7 +70,8 @@ static enum im_status make_first(struct journal *j, uint64_t epoch, struct segme
 /*
  * What a killed broker left was never synced by it, or it was killed over a failed sync; then a sync says nothing about
  * it. Which of the two nobody knows: the newest epoch's end is written again, as far back as it may not have been
- * synced. So is what fails to sync now.
+ * synced. So is what fails to sync now. What the disk does not take even then is in the page cache at best: nothing new is
+ * accepted before the service has it.
  */
 static void sync_found(struct journal *j, const struct journal_found *f)
 {
@@ -85,7 +86,9 @@ static void sync_found(struct journal *j, const struct journal_found *f)
 		e = segment_rewrite(j->options.fs, s);
 		if (e == 0)
 			continue;
-		im_log(IM_LOG_ERROR, "evt=journal_sync_failed epoch=%" PRIu64 " index=%" PRIu32 " error=\"%s\"", s->epoch, s->index, strerror(e));
+		j->unsafe = s->epoch;
+		im_log(IM_LOG_ERROR, "evt=journal_sync_failed epoch=%" PRIu64 " index=%" PRIu32 " error=\"%s\" then=\"nothing new before the service has it\"",
+		       s->epoch, s->index, strerror(e));
 	}
 }
 
@@ -319,6 +322,14 @@ static int64_t unsynced_age_ms(struct journal *j, int64_t now_us)
 	return since == 0 ? 0 : (now_us - since) / 1000;
 }
 
+/* Whether all that was accepted before this start is on the disk or with the service. */
+static bool past_is_safe(struct journal *j)
+{
+	if (j->unsafe && journal_confirmed(j, j->unsafe))
+		j->unsafe = 0;
+	return !j->unsafe;
+}
+
 /* Whether a record of this size may be written now; turns to the next segment or epoch if need be. */
 static enum im_status make_room(struct journal *j, size_t size, int64_t now_us)
 {
@@ -326,6 +337,9 @@ static enum im_status make_room(struct journal *j, size_t size, int64_t now_us)
 
 	if (atomic_load(&j->state) == JOURNAL_POISONED && !journal_reopen(j))
 		return im_fail(&j->why, IM_FAILED, "%s", thread_says(j, &copy, "the journal is opening a new epoch"));
+	if (!past_is_safe(j))
+		return im_fail(&j->why, IM_FAILED, "what was accepted before this start could not be written to %.150s again: the message service takes it first",
+			       j->dir);
 	if (j->kept + size > j->options.limit)
 		return im_fail(&j->why, IM_BUSY, "the journal is full: %" PRIu64 " bytes wait for the message service (im_journal_limit %" PRIu64 ")",
 			       j->kept, j->options.limit);
@@ -428,7 +442,7 @@ static void note_accepting(struct journal *j)
 {
 	if (j->n_refused == 0 || im_clock_mono_us() - j->refused_us < JOURNAL_QUIET_MS * 1000LL)
 		return;
-	if (atomic_load(&j->state) == JOURNAL_POISONED || j->kept >= j->options.limit)
+	if (atomic_load(&j->state) == JOURNAL_POISONED || !past_is_safe(j) || j->kept >= j->options.limit)
 		return;
 	im_log(IM_LOG_NOTICE, "evt=journal_accepts refused=%u", j->n_refused);
 	j->n_refused = 0;

@@ -117,18 +117,17 @@ void journal_turn(struct journal *j)
 
 /* ---------------------------------------------------------------- rescue */
 
-/* Whether the service has all of the epoch that failed. */
-static bool confirmed(const struct journal *j)
+bool journal_confirmed(const struct journal *j, uint64_t epoch)
 {
-	for (const struct segment *s = j->first; s; s = s->next)
-		if (s->epoch == j->current->epoch && s->confirmed < s->end)
+	for (const struct segment *s = j->first; s && s->epoch <= epoch; s = s->next)
+		if (s->confirmed < s->end)
 			return false;
 	return true;
 }
 
 bool journal_settled(struct journal *j)
 {
-	bool needed = j->tail.bytes.len > 0 && !confirmed(j), settled;
+	bool needed = j->tail.bytes.len > 0 && !journal_confirmed(j, j->current->epoch), settled;
 
 	(void)pthread_mutex_lock(&j->lock);
 	if (j->rescue == RESCUE_NONE && needed) {

@@ -62,6 +62,7 @@ struct journal {
 	uint64_t kept;               /* bytes not confirmed */
 	struct journal_tail tail;    /* of the current epoch */
 	bool no_nowait;              /* the file system does not know RWF_NOWAIT */
+	uint64_t unsafe;             /* a start could not put epochs up to this one on the disk: refuses until they are confirmed; 0: none */
 	bool reported_stuck;
 	unsigned misses;             /* reads in a row that found their bytes not in memory */
 	struct im_err why;           /* of the last refusal; empty once appends go well again */
@@ -131,6 +132,7 @@ void journal_turn(struct journal *j);
 void journal_rescue(struct journal *j);                          /* the thread: one try */
 /* The broker's thread, poisoned. True: what was accepted is on the disk or confirmed. Else it has been asked for. */
 bool journal_settled(struct journal *j);
+bool journal_confirmed(const struct journal *j, uint64_t epoch); /* the service has all up to the end of this epoch */
 bool journal_reopen(struct journal *j);                          /* ... true: a new epoch is open */
 
 #endif

@@ -303,6 +303,40 @@ static void a_broker_killed_over_a_failed_sync_leaves_nothing_to_chance(void **s
 	assert_int_equal(read_all(w, 0), n);
 }
 
+/* Else a second kill and a power cut would take what was accepted long before them. */
+static void a_start_that_cannot_save_what_it_found_accepts_nothing_before_the_service_has_it(void **state)
+{
+	struct journal_world *w = *state;
+	uint64_t before = journal_epoch(w->j);
+	unsigned n;
+
+	fault.sync_ms = 100; /* none ends before the kill */
+	for (n = 0; n < 10; n++)
+		must_append(w, n);
+	journal_world_fail_here(w); /* and nowhere else: a start needs a segment of its own */
+	journal_world_kill(w);
+	fault.sync_ms = 0;
+	fault.sync_error = EIO;
+	for (unsigned start = 0; start < 2; start++) {
+		journal_world_reopen(w);
+		journal_tick(w->j);
+		assert_int_equal(append(w, n), IM_FAILED);
+		assert_int_equal(read_all(w, 0), n);
+		journal_world_kill(w);
+	}
+	fault.sync_error = 0;
+	journal_world_reopen(w); /* what a failed sync left clean is written again */
+	must_append(w, n);
+	journal_world_cut_power(w);
+	assert_true(read_all(w, 0) >= n);
+	journal_world_kill(w);
+	fault.sync_error = EIO;
+	journal_world_reopen(w);
+	assert_int_equal(append(w, n), IM_FAILED);
+	journal_confirm(w->j, before, UINT64_MAX);
+	must_append(w, n);
+}
+
 /* Else nothing can be made in its place, and the journal refuses for as long as the broker runs. */
 static void a_segment_that_could_not_be_renamed_back_is_removed_where_it_is(void **state)
 {
@@ -339,6 +373,7 @@ int main(void)
 		T(the_header_of_a_segment_just_begun_is_too),
 		T(what_a_failed_write_left_unsynced_is_too),
 		T(nothing_is_accepted_while_it_is_neither_on_the_disk_nor_with_the_service),
+		T(a_start_that_cannot_save_what_it_found_accepts_nothing_before_the_service_has_it),
 		T(a_broker_killed_over_a_failed_sync_leaves_nothing_to_chance),
 		T(a_segment_that_could_not_be_renamed_back_is_removed_where_it_is),
 	};
