@@ -13,6 +13,7 @@
 #include "link.h"
 #include "refuse.h"
 #include "roster/roster.h"
+#include "sealing.h"
 #include "session.h"
 #include "wire/envelope.h"
 
@@ -29,6 +30,7 @@ struct plugin {
 	struct auth *auth;
 	struct refusals *refusals;
 	struct link *link;
+	struct sealing *sealing;
 	struct gone_user *users_gone; /* removed or disabled in this turn: their sessions must go (start.c) */
 	bool reloading;          /* SIGHUP to the next tick: AUTH is asked about everybody again */
 	int64_t swept_us;

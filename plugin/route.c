@@ -271,6 +271,17 @@ static bool make_send(struct publish *b, struct im_refusal *why)
 	return b->topic.kind == IM_TOPIC_TO || route_may_send(b->p->roster, b->s->user, b->rec.conv, why);
 }
 
+static bool seal_args(struct publish *b, struct im_refusal *why)
+{
+	enum im_status st = sealing_args(b->p->sealing, &b->p->arena, &b->rec);
+
+	if (st == IM_BUSY)
+		im_refuse(why, IM_REFUSE_UNAVAILABLE, "push is not ready on the server");
+	else if (st != IM_OK)
+		im_refuse(why, IM_REFUSE_INTERNAL, "out of memory");
+	return st == IM_OK;
+}
+
 static bool make_request(struct publish *b, struct im_refusal *why)
 {
 	struct im_arena *a = &b->p->arena;
@@ -285,6 +296,8 @@ static bool make_request(struct publish *b, struct im_refusal *why)
 	}
 	b->rec.args.data = (uint8_t *)b->m->payload;
 	b->rec.args.len = b->m->len;
+	if (!seal_args(b, why))
+		return false;
 	if (b->props.response_topic) {
 		if (!route_response_topic_ok(b->s->codec, b->props.response_topic)) {
 			im_refuse(why, IM_REFUSE_NOT_ALLOWED, "the Response Topic is not below this device's own res/");

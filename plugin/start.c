@@ -169,7 +169,8 @@ static enum im_status start_parts(struct plugin *p, struct im_err *err)
 	p->roster = roster_create();
 	p->limits = limits_create();
 	p->refusals = refusals_create();
-	if (!p->auth || !p->roster || !p->limits || !p->refusals)
+	p->sealing = sealing_create(&p->settings);
+	if (!p->auth || !p->roster || !p->limits || !p->refusals || !p->sealing)
 		return im_fail(err, IM_FAILED, "out of memory");
 	st = auth_load(p->auth, &p->settings, err);
 	if (st != IM_OK)
@@ -243,6 +244,7 @@ void plugin_stop(struct plugin *p)
 		return;
 	broker_finish();
 	link_destroy(p->link);
+	sealing_destroy(p->sealing);
 	if (p->sessions)
 		session_each(p->sessions, close_limit, NULL);
 	session_table_destroy(p->sessions);

@@ -9,7 +9,9 @@
 #include "push_registry.h"
 
 #include "base/clock.h"
+#include "base/key_file.h"
 #include "base/log.h"
+#include "wire/sealed.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -47,7 +49,7 @@ struct push_registry {
 	push_registry_invalid_fn *invalid;
 	void *invalid_arg;
 	struct change *changes; /* given to the store and not answered, newest first */
-	uint8_t seal_key[KEY_LEN], hash_key[KEY_LEN];
+	uint8_t seal_key[KEY_LEN], hash_key[KEY_LEN], request_key[IM_SEALED_KEY];
 };
 
 /* ---- the key */
@@ -70,21 +72,12 @@ static enum im_status make_key(const char *dir, const char *path, uint8_t key[KE
 
 static enum im_status read_key(const char *dir, const char *path, uint8_t key[KEY_LEN], struct im_err *err)
 {
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-	struct stat sb;
-	uint8_t more;
-	bool whole;
+	struct im_err why = {""};
+	enum im_status st = im_key_file_read(path, key, KEY_LEN, &why);
 
-	if (fd < 0)
-		return errno == ENOENT ? make_key(dir, path, key, err) : im_fail(err, IM_FAILED, "cannot read %s: %s", path, strerror(errno));
-	whole = fstat(fd, &sb) == 0 && read(fd, key, KEY_LEN) == (ssize_t)KEY_LEN && read(fd, &more, 1) == 0;
-	close(fd);
-	if (!whole)
-		return im_fail(err, IM_FAILED, "%s is not a key of push tokens (%d bytes): restore it, or remove it and let all devices register anew",
-			       path, (int)KEY_LEN);
-	if (sb.st_mode & 077)
-		return im_fail(err, IM_FAILED, "%s can be read by others: chmod 600 it", path);
-	return IM_OK;
+	if (st == IM_NOT_FOUND)
+		return make_key(dir, path, key, err);
+	return st == IM_OK ? st : im_fail(err, IM_FAILED, "%.300s; restore it, or remove it and let all devices register anew", why.text);
 }
 
 static enum im_status open_key(struct push_registry *r, const char *dir, struct im_err *err)
@@ -103,8 +96,14 @@ static enum im_status open_key(struct push_registry *r, const char *dir, struct 
 		return st;
 	crypto_kdf_derive_from_key(r->seal_key, KEY_LEN, 1, "im-push-", key);
 	crypto_kdf_derive_from_key(r->hash_key, KEY_LEN, 2, "im-push-", key);
+	im_sealed_key(key, r->request_key);
 	sodium_memzero(key, sizeof(key));
 	return IM_OK;
+}
+
+const uint8_t *push_registry_request_key(const struct push_registry *r)
+{
+	return r->request_key;
 }
 
 /* ---- names */
@@ -636,5 +635,6 @@ void push_registry_close(struct push_registry *r)
 		forget(r, u->name, NULL, NULL);
 	sodium_memzero(r->seal_key, sizeof(r->seal_key));
 	sodium_memzero(r->hash_key, sizeof(r->hash_key));
+	sodium_memzero(r->request_key, sizeof(r->request_key));
 	free(r);
 }

@@ -27,6 +27,7 @@ struct push_device {
 enum im_status push_registry_open(struct store *store, const char *key_dir, struct push_registry **out, struct im_err *err);
 void push_registry_close(struct push_registry *r); /* after the store has answered everything. NULL is fine */
 
+const uint8_t *push_registry_request_key(const struct push_registry *r); /* of requests that the plugin has sealed (wire/sealed.h) */
 struct push_device *push_registry_of_user(const struct push_registry *r, const char *user); /* a list; NULL: none */
 struct push_device *push_registry_find(const struct push_registry *r, const char *user, const char *device, const char *provider);
 size_t push_registry_count(const struct push_registry *r, const char *provider); /* not invalid ones */

@@ -8,8 +8,11 @@
 #include "answer.h"
 #include "command.h"
 #include "control.h"
+#include "push.h"
+#include "wire/sealed.h"
 
 #include <assert.h>
+#include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
 #include <utlist.h>
@@ -253,17 +256,42 @@ static void start(struct request *r, const struct question *q, json_t *args)
 	respond_error(r, q, &why);
 }
 
+static json_t *read_json(const void *text, size_t len)
+{
+	return len > 0 ? json_loadb(text, len, JSON_REJECT_DUPLICATES, NULL) : NULL;
+}
+
+/* *out NULL: there are none, or they are no JSON. false: they are sealed with a key that is no more, or there is no memory. */
+static bool read_args(const struct request *r, const Im__Bus__Record *record, json_t **out)
+{
+	const ProtobufCBinaryData *a = &record->args;
+	uint8_t *plain;
+	bool open;
+
+	if (!record->sealed) {
+		*out = read_json(a->data, a->len);
+		return true;
+	}
+	plain = r->env->push != NULL ? malloc(a->len) : NULL;
+	open = plain != NULL && im_unseal(push_registry_request_key(push_tokens(r->env->push)), a->data, a->len, plain);
+	if (open) {
+		*out = read_json(plain, a->len - IM_SEALED_MORE);
+		sodium_memzero(plain, a->len);
+	}
+	free(plain);
+	return open;
+}
+
 static void check_and_start(struct request *r, const struct question *q, unsigned of_user)
 {
-	const ProtobufCBinaryData *text = &q->record->args;
 	json_t *args = NULL;
 	struct im_refusal why;
 
-	if (text->len > 0)
-		args = json_loadb((const char *)text->data, text->len, JSON_REJECT_DUPLICATES, NULL);
 	if (of_user >= ASKED_PER_USER)
 		im_refuse(&why, IM_REFUSE_TOO_FAST, "%u of your requests are under way already", ASKED_PER_USER);
-	else if (text->len > 0 && !json_is_object(args))
+	else if (!read_args(r, q->record, &args))
+		im_refuse(&why, IM_REFUSE_UNAVAILABLE, "the server's key of push tokens is another one now: ask again");
+	else if (q->record->args.len > 0 && !json_is_object(args))
 		im_refuse(&why, IM_REFUSE_BAD_JSON, "the arguments are not a JSON object");
 	else {
 		start(r, q, args);

@@ -1,5 +1,6 @@
 """The message service's side of push: who registers, for whom jobs are made, what a ticket says. The bridge is played by the test."""
 import json
+import signal
 import time
 
 import pytest
@@ -185,17 +186,15 @@ def test_a_device_hears_of_its_dead_token_until_it_registers_anew(im, bridge):
 def test_a_token_that_cannot_be_decrypted_is_registered_anew(im, bridge):
     """Whoever restores a store without its key loses no device for good."""
     register(im, "alice:phone")
-    im.stop()
     (im.dir / "push/store.key").unlink()
-    im.start()
-    with Bridge(im, "honor") as anew:
-        send(im, "bob", "u/alice", "hello")
-        ticket = anew.ticket(anew.job())
-        assert (ticket.verdict, ticket.reason) == (pb.VERDICT_CANCEL, "token_unreadable")
+    im.kill("im-offline")
+    send(im, "bob", "u/alice", "hello", 30)
+    ticket = bridge.ticket(bridge.job(30))
+    assert (ticket.verdict, ticket.reason) == (pb.VERDICT_CANCEL, "token_unreadable")
     until(lambda: registrations(im, "alice")[0]["state"] == "invalid")
     told = heard(im, "alice", "phone")
     assert (told["state"], told["reason"]) == ("invalid", "unreadable")
-    assert register(im, "alice:phone")["state"] == "active"
+    assert register(im, "alice:phone")["state"] == "active"  # the broker has noticed that the key is another
     unregister(im, "alice:phone")
 
 
@@ -276,6 +275,23 @@ def test_tokens_are_not_in_the_store_in_the_clear(im):
     finally:
         im.start()
     assert registrations(im, "alice")[0]["device"] == "alice:phone"
+    unregister(im, "alice:phone")
+
+
+def test_a_token_lies_nowhere_in_the_clear_not_even_in_the_journal(im):
+    """Asked for while the service is down: the journal has the request, and nothing that tells the token."""
+    secret = b"beef" * 16
+    with Client(im, "alice", "phone") as c:
+        c.subscribe("im/v1/in/#")
+        im.kill("im-offline", signal.SIGSTOP)
+        c.publish("im/v1/req/push.register/r1", json.dumps({"provider": "honor", "app": "chat", "token": secret.decode()}))
+        journal = b"".join(p.read_bytes() for p in (im.dir / "journal").rglob("*") if p.is_file())
+        assert b"push.register" in journal and secret not in journal
+        im.kill("im-offline")
+        answer = c.json("im/v1/in/res/r1", 30)
+        assert answer["ok"] and answer["state"] == "active", answer
+    for path in im.dir.rglob("*"):
+        assert not path.is_file() or secret not in path.read_bytes(), path
     unregister(im, "alice:phone")
 
 

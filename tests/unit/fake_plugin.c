@@ -302,6 +302,7 @@ void fake_start(void)
 	fake.p.limits = limits_create();
 	fake.p.auth = auth_create(secret);
 	fake.p.refusals = refusals_create();
+	fake.p.sealing = sealing_create(s);
 	im_arena_init(&fake.p.arena);
 	im_buf_init(&fake.p.record);
 	if (session_table_create(fake.dir, 7, &fake.p.sessions, NULL) != IM_OK)
@@ -332,6 +333,7 @@ void fake_stop(void)
 	session_each(fake.p.sessions, close_limit, NULL);
 	session_table_destroy(fake.p.sessions);
 	refusals_destroy(fake.p.refusals);
+	sealing_destroy(fake.p.sealing);
 	limits_destroy(fake.p.limits);
 	auth_destroy(fake.p.auth);
 	roster_destroy(fake.p.roster);
