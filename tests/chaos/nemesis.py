@@ -24,6 +24,7 @@ from faults import SYNC, WRITE
 PARTS = ("mosquitto", "im-seqgen", "im-offline")
 UP_S = 30           # a killed part is back within
 RECOVERED_S = 30    # and a message goes all the way within
+SLOW_S = 5          # recoveries that took longer are shown with the ends of the logs: a run that passes keeps nothing else
 AGAIN = 0.15        # share of faults that hit while the one before is still being recovered from
 FAULTS = {}
 
@@ -243,6 +244,8 @@ class Nemesis(threading.Thread):
             took = self.world.round_trip(RECOVERED_S)
             self.recoveries.append((took, f"{kind.name} {target}"))
             self.world.log.line("info", "recovered", kind=kind.name, target=target, s=round(took, 3))
+            if took > SLOW_S:
+                print(f"slow: {took:.1f} s after {kind.name} {target}\n{self.world.instance.logs(20)}", flush=True)
 
     def stop(self):
         self.stopping.set()
