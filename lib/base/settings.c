@@ -71,7 +71,7 @@ const struct setting settings_table[] = {
 	{"im_node", state, NUMBER(node, 1, 65535), "1", "", RESTART, NULL, NULL, NULL,
 	 "Number of this broker among those of one installation. Part of every message id: never give two brokers the same."},
 	{"im_durability", state, CHOICE(durability), "process", "", RESTART, durabilities, NULL, NULL,
-	 "What a PUBACK promises: `process` survives kill -9 of everything, `disk` a power cut too and costs a sync per batch."},
+	 "What a PUBACK promises: `process` survives kill -9 of everything, `disk` a power cut too and costs a sync per message."},
 	{"im_journal_limit", state, SIZE(journal_limit, 64 * MIB, 1024 * GIB), "1g", "bytes", LIVE, NULL, NULL, NULL,
 	 "Journal kept on disk for messages that are accepted and not yet stored. When it is full, sends are refused."},
 	{"im_segment_bytes", state, SIZE(segment_bytes, 8 * MIB, GIB), "32m", "bytes", RESTART, NULL, NULL, NULL,
