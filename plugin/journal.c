@@ -73,10 +73,10 @@ static enum im_status make_first(struct journal *j, uint64_t epoch, struct segme
  * synced. So is what fails to sync now. What the disk does not take even then is in the page cache at best: nothing new is
  * accepted before the service has it.
  */
-static void sync_found(struct journal *j, const struct journal_found *f)
+static void sync_found(struct journal *j, const struct journal_found *f, const struct segment_before *newest)
 {
 	for (struct segment *s = f->first; s; s = s->next) {
-		bool again = s->epoch == f->last->epoch && s->end + JOURNAL_TAIL_MAX > f->last->end;
+		bool again = s->epoch == newest->epoch && s->end + JOURNAL_TAIL_MAX > newest->end;
 		int e = again ? segment_rewrite(j->options.fs, s) : segment_sync(j->options.fs, s->fd);
 
 		j->kept += s->end - s->start;
@@ -118,7 +118,7 @@ static enum im_status begin(struct journal *j, struct journal_found *f, struct i
 		segment_path(j->dir, f->useless[i].epoch, f->useless[i].index, path, sizeof(path));
 		(void)j->options.fs->unlink(path); /* if it stays, the next start finds it as useless again */
 	}
-	sync_found(j, f);
+	sync_found(j, f, &before);
 	if (f->last)
 		f->last->next = s;
 	j->first = j->reap = f->first ? f->first : s;

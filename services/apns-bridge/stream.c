@@ -10,10 +10,10 @@
 #include "conn_part.h"
 
 #include "base/clock.h"
+#include "base/number.h"
 #include "reaction.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #define WINDOW (1 << 20)        /* of the connection: answers are short, a flood of them is not */
@@ -45,7 +45,7 @@ static void note_printable(const char *word, size_t len, char *out, size_t size)
 	size_t n = len < size - 1 ? len : size - 1;
 
 	for (size_t i = 0; i < n; i++)
-		out[i] = word[i] > 0x1f && word[i] < 0x7f ? word[i] : '?';
+		out[i] = (char)(word[i] > 0x1f && word[i] < 0x7f ? word[i] : '?');
 	out[n] = '\0';
 }
 
@@ -63,10 +63,10 @@ static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const
 	if (r->headers > REQUEST_HEADERS_MAX)
 		return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE; /* resets the stream */
 	if (name_len == 7 && memcmp(name, ":status", 7) == 0) {
-		int status = len == 3 ? atoi(text) : 0;
+		uint64_t status = 0;
 
-		if (status >= 200) /* 1xx announce another */
-			r->status = status;
+		if (len == 3 && im_digits(text, 999, &status) && status >= 200) /* 1xx announce another */
+			r->status = (int)status;
 	} else if (name_len == 7 && memcmp(name, "apns-id", 7) == 0) {
 		note_printable(text, len, r->result.provider_id, sizeof(r->result.provider_id));
 	} else if (name_len == 11 && memcmp(name, "retry-after", 11) == 0) {

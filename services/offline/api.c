@@ -52,10 +52,10 @@ static void wipe(char *text)
 	sodium_memzero(text, strlen(text));
 }
 
-static void pending_free(struct pending *p)
+static void pending_free(struct api *a, struct pending *p)
 {
-	DL_DELETE(p->api->pending, p);
-	p->api->n--;
+	DL_DELETE(a->pending, p);
+	a->n--;
 	wipe(p->q->secret);
 	im__bus__api_request__free_unpacked(p->q, NULL);
 	free(p);
@@ -70,7 +70,7 @@ void api_stop(struct api *a)
 void api_destroy(struct api *a)
 {
 	while (a != NULL && a->pending != NULL)
-		pending_free(a->pending);
+		pending_free(a, a->pending);
 	free(a);
 }
 
@@ -155,7 +155,7 @@ static void on_answered(void *arg, const Im__V1__Response *response, enum im_ref
 	if (p->api->stopped)
 		return; /* api_destroy frees it */
 	answer(p->api, p->q->id, status_of(code), response);
-	pending_free(p);
+	pending_free(p->api, p);
 }
 
 static void run(struct pending *p, const char *user)
@@ -189,10 +189,10 @@ static void on_login(void *arg, const char *text)
 	if (verdict == NULL || json_is_true(json_object_get(verdict, "later"))) {
 		refuse(p->api, p->q, 503, IM_REFUSE_UNAVAILABLE, "the broker's plugin, which knows tokens, has no time for this one now",
 		       "try again in a second");
-		pending_free(p);
+		pending_free(p->api, p);
 	} else if (!json_is_true(json_object_get(verdict, "allowed"))) {
 		refuse(p->api, p->q, 401, IM_REFUSE_NOT_ALLOWED, text_of(verdict, "reason"), text_of(verdict, "fix"));
-		pending_free(p);
+		pending_free(p->api, p);
 	} else {
 		run(p, text_of(verdict, "user"));
 	}
