@@ -90,10 +90,16 @@ static bool has(struct world *w, const char *user, const char *device, const cha
 	return yes;
 }
 
+/* What is left of alice's says that it moved, and has nothing of the token. */
 static void check_only_bob_has_it(struct world *w)
 {
+	const struct push_device *hers = push_registry_of_user(w->r, "alice");
+
 	assert_true(has(w, "bob", "bob:phone", "shared"));
-	assert_false(has(w, "alice", "alice:phone", "shared")); /* what is left there is invalid, so that her phone hears of it */
+	assert_non_null(hers);
+	assert_int_equal(hers->stored->state, IM__BUS__PUSH_STATE__PUSH_INVALID);
+	assert_string_equal(hers->stored->reason, "moved");
+	assert_int_equal(hers->stored->sealed.len + hers->stored->hash.len, 0);
 	assert_int_equal(push_registry_count(w->r, "apns"), 1);
 }
 
