@@ -220,21 +220,20 @@ static void check_start(struct outbox_start *s, struct push_job *const *jobs, si
 	outbox_start_free(s);
 }
 
-/* The file is made once: a row more and a row less for each input. */
 static void outbox(struct input *in)
 {
-	static struct outbox_db *db;
+	struct outbox_db *db = NULL;
 	struct push_job *jobs[JOBS_MAX];
 	struct outbox_start start = {0};
 	size_t n = read_jobs(in, jobs);
 	struct outbox_op op = { .kind = OUTBOX_INSERT, .jobs = jobs, .n = n };
 	struct im_err err;
 
-	must(db || outbox_db_open(":memory:", &db, &err) == IM_OK);
-	must(outbox_db_begin(db) && outbox_db_run(db, &op));
+	must(outbox_db_open(":memory:", &db, &err) == IM_OK);
+	must(outbox_db_begin(db) && outbox_db_run(db, &op) && outbox_db_commit(db));
 	must(outbox_db_load(db, &start, &err) == IM_OK);
 	check_start(&start, jobs, n);
-	outbox_db_rollback(db);
+	outbox_db_close(db);
 	while (n)
 		push_job_free(jobs[--n]);
 }

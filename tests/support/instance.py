@@ -141,7 +141,8 @@ class Instance:
     # ---- what can be seen of it
 
     def sanitizer_reports(self):
-        return "\n".join(p.read_text(errors="replace")[:4000] for p in self.dir.glob("report.*"))
+        texts = (p.read_text(errors="replace")[:4000] for p in self.dir.glob("report.*"))
+        return "\n".join(t for t in texts if t)  # valgrind's are there and empty when it found nothing
 
     def logs(self, tail=40):
         text = ""
