@@ -8,12 +8,13 @@ void push_guard_add(struct push_guard *g, bool invalid)
 		g->n++;
 	g->ring[g->at] = invalid;
 	g->invalid += invalid;
+	g->in_row = invalid ? g->in_row + 1 : 0;
 	g->at = (g->at + 1) % PUSH_GUARD_RESULTS;
 }
 
 bool push_guard_alarmed(const struct push_guard *g)
 {
-	return g->n >= PUSH_GUARD_LEAST && g->invalid * PUSH_GUARD_PART >= g->n;
+	return g->n >= PUSH_GUARD_LEAST && (g->invalid * PUSH_GUARD_PART >= g->n || g->in_row >= PUSH_GUARD_IN_ROW);
 }
 
 enum push_belief push_guard_judge(const struct push_guard *g, int64_t registered_ms, int64_t invalid_since_ms, int64_t first_ms, int64_t now_ms)

@@ -274,15 +274,30 @@ static void guard_believes_only_what_is_rare(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < COUNT(cases); i++) {
+		unsigned bad = cases[i].invalid, all = cases[i].good + bad;
 		struct push_guard g = {0};
 
-		for (unsigned n = 0; n < cases[i].good; n++)
-			push_guard_add(&g, false);
-		for (unsigned n = 0; n < cases[i].invalid; n++)
-			push_guard_add(&g, true);
+		for (unsigned n = 0; n < all; n++) /* spread evenly, the last one is invalid */
+			push_guard_add(&g, (n + 1) * bad / all != n * bad / all);
 		if (push_guard_judge(&g, cases[i].registered_ms, cases[i].since_ms, cases[i].first_ms, cases[i].now_ms) != cases[i].belief)
 			fail_msg("case %zu", i);
 	}
+}
+
+/* A whole user base that is called dead costs four tokens, not the fifth of 200. */
+static void guard_sees_a_row(void **state)
+{
+	struct push_guard g = {0};
+
+	(void)state;
+	for (unsigned n = 0; n < 200; n++)
+		push_guard_add(&g, false);
+	for (unsigned n = 1; n <= 30; n++) {
+		push_guard_add(&g, true);
+		assert_int_equal(push_guard_judge(&g, 1000, 0, 0, 5000), n < PUSH_GUARD_IN_ROW ? PUSH_BELIEF_INVALID : PUSH_BELIEF_SUSPECT);
+	}
+	push_guard_add(&g, false);
+	assert_false(push_guard_alarmed(&g));
 }
 
 static void guard_forgets_old_results(void **state)
@@ -311,6 +326,7 @@ int main(void)
 		cmocka_unit_test(graver_reason_stays),
 		cmocka_unit_test(a_fifth_may_be_retries),
 		cmocka_unit_test(guard_believes_only_what_is_rare),
+		cmocka_unit_test(guard_sees_a_row),
 		cmocka_unit_test(guard_forgets_old_results),
 	};
 
