@@ -74,7 +74,8 @@ class Conn(asyncio.Protocol):
         self.number = len(self.standin.conns)
         self.standin.conns.append(self)
         if not self.standin.silent:
-            self.h2.local_settings[LIMIT] = self.standin.limit if self.trusted else self.standin.first_limit
+            limit = self.standin.limit if self.trusted else self.standin.first_limit
+            self.h2.local_settings = h2.settings.Settings(client=False, initial_values={**self.h2.local_settings, LIMIT: limit})  # set later it is not said
             self.h2.initiate_connection()
             self.flush()
 
