@@ -360,13 +360,14 @@ void pool_send(struct pool *p, struct request *r)
 
 static int64_t next_due(const struct pool *p)
 {
-	int64_t now = now_ms(p), due = INT64_MAX, at[5];
+	int64_t now = now_ms(p), due = INT64_MAX, at[6];
 	size_t n = 0;
 
 	at[n++] = p->draining ? p->drain_until_ms : 0;
 	at[n++] = p->rest_until_ms;
 	at[n++] = p->connect_at_ms;
 	at[n++] = p->earned_ms;
+	at[n++] = p->full_since_ms ? p->full_since_ms + apns_times.grow_ms : 0; /* when nothing is answered nothing else wakes us */
 	at[n++] = p->waiting ? p->waiting->since_ms + apns_times.request_ms : 0;
 	while (n-- > 0)
 		if (at[n] > now && at[n] < due)

@@ -216,6 +216,24 @@ def test_connections_grow_only_under_lasting_load(make, standin, keys):
     assert len(standin.conns) == 3
 
 
+def test_one_silent_stream_does_not_hold_up_the_rest(make, standin, keys):
+    """With room for one stream alone, and that one unanswered, another connection is made: by the clock, since no answer comes."""
+    d = make(grow_ms=200, request_ms=6000)
+    d.app(**keys, endpoint=endpoint(standin.port), max_conns=2)
+    d.start()
+    standin.limit = 1
+    d.ask()
+
+    async def forget(conn, request):
+        return True
+    standin.fault = once(forget)
+    silent = d.send()
+    until(lambda: len(standin.requests) == 2)
+    until(lambda: d.room() > 0, 3)
+    assert d.ask(timeout=2)["class"] == "accepted" and silent not in d.results
+    assert len(standin.conns) == 2
+
+
 # ---- 6, 7: GOAWAY
 
 @pytest.mark.parametrize("reason", [None, "Shutdown"])
