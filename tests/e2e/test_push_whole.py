@@ -3,6 +3,7 @@ import json
 import pathlib
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -130,3 +131,64 @@ def test_kill_everything_and_each_message_is_pushed_all_the_same(im, service):
     for seq in seqs:  # every one has exactly one end
         found = json.dumps(wait(lambda: state(im, "alice", "u/carol", seq).get("bridge"))).lower()
         assert any(word in found for word in ("accepted", "coalesced")), (seq, found)
+
+
+def test_a_half_open_phone_is_woken_after_its_grace(im, service):  # 48
+    """The connection looks alive, and nobody is at the other end: a device that is known to acknowledge and does not is pushed."""
+    sub = register(im, service, "carol")
+    with Client(im, "carol", "phone") as c:
+        c.subscribe("im/v1/in/#")
+        seq = send(im, "bob", "u/carol", "are you there?")["seq"]
+        c.publish("im/v1/ack", json.dumps([{"conv": "u/bob", "delivered": seq, "read": seq}]))
+        wait(lambda: state(im, "carol", "u/bob", seq).get("now") in ("got", "read"))
+        c.mqtt.loop_stop()  # from here on it reads and answers nothing; the connection stays
+        while not service.requests.empty():
+            service.requests.get()
+        began = time.monotonic()
+        ack = send(im, "bob", "u/carol", "hello?")
+        text = json.loads(sub.decrypt(service.next("/push/carol", 20).body))
+        assert text["seq"] == ack["seq"] and 3.5 < time.monotonic() - began < 12
+
+
+def test_logging_out_while_a_push_is_under_way(im, service):  # 45
+    """The answer comes for a registration that is gone, or for one that was made anew: neither is touched by it."""
+    go = threading.Event()
+    register(im, service, "alice", path="leaving")
+    service.route("/push/leaving", lambda request: (go.wait(20), (410, {}, b""))[1])
+    ack = send(im, "bob", "u/alice", "are you leaving?")
+    service.next("/push/leaving", 20)  # under way
+    with Client(im, "alice", "phone") as c:
+        c.subscribe("im/v1/in/#")
+        assert c.request("push.unregister")["ok"]
+    fresh = register(im, service, "alice", path="back")
+    go.set()
+    wait(lambda: state(im, "alice", "u/bob", ack["seq"]).get("bridge"))
+    ack = send(im, "bob", "u/alice", "you are back")
+    text = json.loads(fresh.decrypt(service.next("/push/back", 20).body))
+    assert text["seq"] == ack["seq"]
+    rows = [json.loads(x) for x in im.imctl("push", "list", "alice", "--json").stdout.splitlines()]
+    assert [(r["device"], r["state"]) for r in rows] == [("alice:phone", "active")]
+
+
+def test_one_phone_two_users_who_register_at_once(im, service):  # 45
+    """Whoever registers last has the token, and one alone: the other's messages must not come to that phone, and its registration says that it moved."""
+    sub = Subscription(f"{service.url}/push/shared")
+
+    def again_and_again(user):
+        with Client(im, user, "shared") as c:
+            c.subscribe("im/v1/in/#")
+            for _ in range(15):
+                assert c.request("push.register", {"provider": "webpush", "app": "chat", **sub.fields()})["ok"]
+
+    threads = [threading.Thread(target=again_and_again, args=(user,)) for user in ("alice", "bob")]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join(60)
+    rows = [json.loads(x) for user in ("alice", "bob") for x in im.imctl("push", "list", user, "--json").stdout.splitlines()]
+    states = {r["device"]: (r["state"], r.get("reason", "")) for r in rows if r["device"].endswith(":shared")}
+    owners = [device for device, (state, _) in states.items() if state == "active"]
+    assert len(owners) == 1 and set(states.values()) == {("active", ""), ("invalid", "moved")}, states
+    with Client(im, owners[0].split(":")[0], "shared") as c:
+        c.subscribe("im/v1/in/#")
+        assert c.request("push.unregister")["ok"]
