@@ -14,7 +14,7 @@
 #define READ_CHUNK 65536
 
 struct client_loop {
-	int epoll;
+	int epoll, receive_buffer;
 	bool websocket;
 	struct sockaddr_in address;
 	const struct client_events *events;
@@ -45,6 +45,11 @@ void client_loop_destroy(struct client_loop *l)
 	if (l->epoll >= 0)
 		(void)close(l->epoll);
 	free(l);
+}
+
+void client_loop_receive_buffer(struct client_loop *l, int bytes)
+{
+	l->receive_buffer = bytes;
 }
 
 /* ---------------------------------------------------------------- packets out */
@@ -91,14 +96,25 @@ static void put_frame(struct im_buf *b, size_t len)
 	im_buf_add(b, "\0\0\0\0", 4);
 }
 
+static void watch(struct client *c)
+{
+	struct epoll_event ev = {.events = (c->deaf ? 0u : (unsigned)EPOLLIN) | (c->writing ? EPOLLOUT : 0u), .data.ptr = c};
+
+	(void)epoll_ctl(c->loop->epoll, EPOLL_CTL_MOD, c->fd, &ev);
+}
+
 static void want_write(struct client *c, bool on)
 {
-	struct epoll_event ev = {.events = EPOLLIN | (on ? EPOLLOUT : 0u), .data.ptr = c};
-
 	if (c->writing == on)
 		return;
 	c->writing = on;
-	(void)epoll_ctl(c->loop->epoll, EPOLL_CTL_MOD, c->fd, &ev);
+	watch(c);
+}
+
+void client_deaf(struct client *c, bool deaf)
+{
+	c->deaf = deaf;
+	watch(c);
 }
 
 void client_flush(struct client *c)
@@ -216,6 +232,8 @@ struct client *client_open(struct client_loop *l, const char *id, const char *us
 	if (c->fd < 0)
 		goto failed;
 	(void)setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	if (l->receive_buffer)
+		(void)setsockopt(c->fd, SOL_SOCKET, SO_RCVBUF, &l->receive_buffer, sizeof(l->receive_buffer));
 	if (connect(c->fd, (struct sockaddr *)&l->address, sizeof(l->address)) != 0 && errno != EINPROGRESS)
 		goto failed;
 	if (epoll_ctl(l->epoll, EPOLL_CTL_ADD, c->fd, &ev) != 0)
@@ -270,7 +288,7 @@ static void on_publish(struct client *c, unsigned first, const uint8_t *p, size_
 		mid = (unsigned)p[at] << 8 | p[at + 1];
 		at += 2;
 	}
-	if (mid)
+	if (mid && !c->no_pubacks)
 		put_puback(c, mid);
 	c->loop->events->received(c, (const char *)p + 2, topic_len, p + at, len - at);
 }

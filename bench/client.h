@@ -28,6 +28,8 @@ struct client {
 	unsigned number;
 	int fd;
 	bool connecting, is_up, websocket, upgraded, writing;
+	bool deaf;                /* does not read (client_deaf) */
+	bool no_pubacks;          /* set by whoever wants to see what a broker does then */
 	uint16_t mid;
 	struct im_buf in, out;
 	size_t in_at, out_at;
@@ -38,6 +40,8 @@ struct client {
 
 struct client_loop *client_loop_create(const char *host, int port, bool websocket, const struct client_events *events);
 void client_loop_destroy(struct client_loop *l);
+/* Of sockets opened from now on; 0: the kernel's choice. Who does not read stands still sooner with a small one. */
+void client_loop_receive_buffer(struct client_loop *l, int bytes);
 /* Handles what there is, waits at most `us` microseconds if there is nothing. Returns the number of events. */
 int client_loop_turn(struct client_loop *l, int64_t us);
 
@@ -45,6 +49,7 @@ struct client *client_open(struct client_loop *l, const char *id, const char *us
 void client_close(struct client *c, bool politely); /* frees it */
 void client_subscribe(struct client *c, const char *filter, int qos);
 uint16_t client_publish(struct client *c, const char *topic, const void *payload, size_t len, int qos);
+void client_deaf(struct client *c, bool deaf); /* from now on nothing is read of it, or again */
 void client_flush(struct client *c); /* writes what publish and subscribe gathered */
 
 #endif

@@ -11,6 +11,7 @@
 
 #include <getopt.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +23,7 @@
 #define FAN_WINDOW 4
 #define GATHER_US 100  /* after a packet the next ones are gathered so long */
 #define STALL_MS 60000 /* nothing arrived for so long: give up */
+#define PHASES 64u     /* of one watch */
 
 struct options {
 	const char *host, *credentials, *group;
@@ -349,41 +351,128 @@ static void scenario_pairs(void)
 	printf(",\"pubacks\":%" PRIu64 ",\"acks\":%" PRIu64 "}\n", pubacks, acks);
 }
 
-/* Open loop: `rate` messages a second over all pairs, whatever comes back. */
+/*
+ * Open loop: `rate` messages a second over all pairs, whatever comes back. Sends one if it is due, or else sleeps until one is:
+ * a spinning generator would take a core from both. Each carries the time it was due: late sending counts.
+ */
+static void rate_turn(int64_t start_us, uint64_t *sent)
+{
+	int64_t now = im_clock_mono_us(), due_us = start_us + (int64_t)(*sent * 1000000 / o.rate);
+	unsigned pair = (unsigned)(*sent % o.pairs);
+	char topic[256];
+
+	if (now < due_us) {
+		turn_and_gather(due_us - now);
+		return;
+	}
+	topic_of(pair, topic, sizeof(topic));
+	send_one(pair, topic, due_us);
+	client_flush(senders[pair].client);
+	if (++*sent % 16 == 0)
+		(void)client_loop_turn(loop, 0);
+}
+
+static void rate_drain(uint64_t sent)
+{
+	for (int64_t end = im_clock_mono_ms() + 10000; received < sent && im_clock_mono_ms() < end;) {
+		count_to = im_clock_mono_us() + 1000000;
+		(void)client_loop_turn(loop, 50000);
+	}
+}
+
 static void scenario_rate(void)
 {
-	int64_t start, due_us;
-	uint64_t sent = 0, until;
-	char topic[256];
+	uint64_t sent = 0, until = (uint64_t)o.rate * (o.seconds + 1);
+	int64_t start;
 
 	pairs_make(o.pairs, o.pairs);
 	open_all();
 	settle();
 	window_set();
 	start = im_clock_mono_us();
-	until = (uint64_t)o.rate * (o.seconds + 1);
-	while (sent < until) {
-		int64_t now = im_clock_mono_us();
-
-		due_us = start + (int64_t)(sent * 1000000 / o.rate);
-		if (now < due_us) {
-			turn_and_gather(due_us - now); /* asleep: a spinning generator would take a core from both */
-			continue;
-		}
-		topic_of((unsigned)(sent % o.pairs), topic, sizeof(topic));
-		send_one((unsigned)(sent % o.pairs), topic, due_us); /* late sending counts */
-		client_flush(senders[sent % o.pairs].client);
-		sent++;
-		if (sent % 16 == 0)
-			(void)client_loop_turn(loop, 0);
-	}
-	for (int64_t end = im_clock_mono_ms() + 10000; received < sent && im_clock_mono_ms() < end;) {
-		count_to = im_clock_mono_us() + 1000000;
-		(void)client_loop_turn(loop, 50000);
-	}
+	while (sent < until)
+		rate_turn(start, &sent);
+	rate_drain(sent);
 	printf("{\"scenario\":\"rate\",\"rate\":%u,\"sent\":%" PRIu64 ",\"received\":%" PRIu64 ",", o.rate, sent, received);
 	print_latencies();
 	printf("}\n");
+}
+
+/* One after another, named by standard input; a message belongs to the one in which it was due. The same name again goes on. */
+static struct phase {
+	char name[40];
+	int64_t from_us;
+	struct phase *first;        /* of this name: the one that counts */
+	struct histogram times;
+} phases[PHASES];
+static unsigned n_phases;
+
+static void phase_begin(const char *line)
+{
+	struct phase *p = &phases[n_phases];
+
+	if (n_phases == PHASES)
+		die("too many phases");
+	if (sscanf(line, "%39s", p->name) != 1)
+		die("a phase without a name");
+	p->from_us = im_clock_mono_us();
+	p->first = phases;
+	while (strcmp(p->first->name, p->name) != 0)
+		p->first++;
+	n_phases++;
+}
+
+static void watch_on_received(struct side *s, int64_t stamp)
+{
+	unsigned i = n_phases;
+
+	(void)s;
+	while (i > 0 && phases[i - 1].from_us > stamp)
+		i--;
+	if (i > 0)
+		histogram_add(&phases[i - 1].first->times, (uint64_t)(im_clock_mono_us() - stamp));
+}
+
+static void phases_print(uint64_t sent)
+{
+	printf("{\"scenario\":\"watch\",\"sent\":%" PRIu64 ",\"received\":%" PRIu64 ",\"phases\":[", sent, received);
+	for (unsigned i = 0; i < n_phases; i++) {
+		if (phases[i].first != &phases[i])
+			continue;
+		latencies = phases[i].times;
+		printf("%s{\"name\":\"%s\",\"count\":%" PRIu64 ",", i ? "," : "", phases[i].name, latencies.count);
+		print_latencies();
+		printf("}");
+	}
+	printf("]}\n");
+}
+
+/* As rate, until standard input ends; what it is told there begins a phase with latencies of its own. */
+static void scenario_watch(void)
+{
+	struct pollfd in = { .fd = STDIN_FILENO, .events = POLLIN };
+	uint64_t sent = 0;
+	int64_t start;
+	char line[64];
+
+	pairs_make(o.pairs, o.pairs);
+	open_all();
+	settle();
+	on_received = watch_on_received;
+	(void)setvbuf(stdin, NULL, _IONBF, 0); /* poll must see a line behind the one that was read */
+	printf("{\"watching\":%u}\n", o.rate);
+	(void)fflush(stdout);
+	start = im_clock_mono_us();
+	for (;;) {
+		rate_turn(start, &sent);
+		if (poll(&in, 1, 0) <= 0)
+			continue;
+		if (!fgets(line, sizeof(line), stdin))
+			break;
+		phase_begin(line);
+	}
+	rate_drain(sent);
+	phases_print(sent);
 }
 
 /* Group messages under way, found by their stamps. */
@@ -546,7 +635,7 @@ static void options_read(int argc, char **argv)
 		case 'q': o.qos = (unsigned)atoi(optarg); break;
 		case 'f': o.first = (unsigned)atoi(optarg); break;
 		case 'g': o.group = optarg; break;
-		default: die("usage: im-bench pairs|rate|fanout|backlog|connect|idle [--im] [--port N] ...");
+		default: die("usage: im-bench pairs|rate|watch|fanout|backlog|connect|idle [--im] [--port N] ...");
 		}
 	}
 }
@@ -557,7 +646,7 @@ int main(int argc, char **argv)
 
 	options_read(argc, argv);
 	if (optind >= argc || o.size < STAMP_LEN || o.pairs == 0 || o.seconds == 0 || o.rate == 0)
-		die("usage: im-bench pairs|rate|fanout|backlog|connect|idle [--im] [--port N] ...");
+		die("usage: im-bench pairs|rate|watch|fanout|backlog|connect|idle [--im] [--port N] ...");
 	(void)getrlimit(RLIMIT_NOFILE, &files);
 	files.rlim_cur = files.rlim_max;
 	(void)setrlimit(RLIMIT_NOFILE, &files);
@@ -572,6 +661,8 @@ int main(int argc, char **argv)
 		scenario_pairs();
 	else if (strcmp(argv[optind], "rate") == 0)
 		scenario_rate();
+	else if (strcmp(argv[optind], "watch") == 0)
+		scenario_watch();
 	else if (strcmp(argv[optind], "fanout") == 0)
 		scenario_fanout();
 	else if (strcmp(argv[optind], "backlog") == 0)
