@@ -33,7 +33,7 @@
 #define LINK_PARTS (1u << 20)           /* bytes of controls, signals and answers noted in one turn; more signals are passing anyway */
 #define LINK_PART_COST 64u              /* of a signal beyond its payload: names, handle, tags */
 #define LINK_UNHEARD (8u << 20)         /* bytes of controls and signals sent since the service was last heard: a hung one is not buried in them */
-#define LINK_OUT_QUEUE (64u << 20)      /* bytes of frames not yet expanded: catch-up stops at 8 MiB, live deliveries go on; more is a breach */
+#define LINK_OUT_QUEUE (64u << 20)      /* bytes of frames not yet expanded: catch-up stops far below, live deliveries go on; more is a breach */
 #define LINK_EPOCHS 8u                  /* epochs with something in flight; a further one waits */
 #ifndef LINK_MARKS /* tests/sim */
 #define LINK_MARKS 4096u                /* epochs in a hello; they pile up only if the service never forgets any */

@@ -64,7 +64,7 @@ struct im_settings {
 	uint64_t silent_bytes;   /* im_silent_bytes, default 64 MiB */
 	unsigned group_members;  /* im_group_members, default 10000 */
 	unsigned filters;        /* im_filters of ours per connection, default 16 */
-	uint64_t expand_bytes;   /* im_expand_bytes a turn of the broker's loop, default 1 MiB */
+	uint64_t expand_bytes;   /* im_expand_bytes a turn of the broker's loop, default 256 KiB */
 	uint64_t store_backlog;  /* im_store_backlog bytes logged and not yet indexed before input waits, default 64 MiB */
 	char *http_listen;       /* im_http_listen: ADDRESS:PORT; empty = no HTTP */
 	char *http_cert;         /* im_http_cert, im_http_key: PEM files; empty = no TLS */

@@ -17,9 +17,9 @@
 #include <string.h>
 
 #ifndef PAGE_MESSAGES /* tests/sim */
-#define PAGE_MESSAGES 250u           /* a page is handed over in one go: a millisecond or two of this thread */
+#define PAGE_MESSAGES 100u           /* a page is handed over in one go: some 140 KiB in the link, 2 ms of the broker's thread */
 #define PAGE_BYTES (128u << 10)
-#define PAGES 4u                     /* reads under way, all sessions: so much may come on top of LINK_CATCHUP */
+#define PAGES 2u                     /* reads under way, all sessions: so much may come on top of LINK_CATCHUP */
 #define KEPT_MESSAGES 256u           /* a few milliseconds of a busy user */
 #define KEPT_BYTES (1u << 20)
 #endif
