@@ -1,10 +1,11 @@
 /*
  * Writing a backup (backup.h). It goes to a name of its own and gets the right one when it is whole and synced, so
  * that nobody ever takes half a file for a backup. It is synced piece by piece: a large unsynced file would make
- * everybody else's syncs on that disk wait behind it.
+ * everybody else's syncs on that disk wait behind it. Between two pieces the disk is others' for longer than a piece took.
  */
 #include "backup_format.h"
 #include "base/buf.h"
+#include "base/clock.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -17,7 +18,9 @@
 
 #define SUFFIX ".unfinished"
 #define ROWS_RECORD (256u << 10) /* rows are gathered into records of about this size */
-#define SYNC_EVERY (4u << 20)    /* bytes between syncs: some ms of a disk's time */
+#define SYNC_EVERY (1u << 20)    /* bytes between syncs: some ms of a disk's time */
+#define REST 2                   /* then it rests so many times as long as the sync took */
+#define REST_MOST_US 100000      /* a disk that stood still is no reason to wait as long again */
 
 struct backup_writer {
 	char *path, *tmp;
@@ -50,6 +53,17 @@ static enum im_status check_room(const struct backup_writer *w, struct im_err *e
 		       (unsigned long long)(w->reserve >> 20));
 }
 
+static bool sync_and_rest(const struct backup_writer *w)
+{
+	int64_t began = im_clock_mono_us(), rest;
+
+	if (fdatasync(w->fd) != 0)
+		return false;
+	rest = REST * (im_clock_mono_us() - began);
+	(void)usleep((useconds_t)(rest < REST_MOST_US ? rest : REST_MOST_US)); /* less is fine too */
+	return true;
+}
+
 static enum im_status write_bytes(struct backup_writer *w, const void *data, size_t len, struct im_err *err)
 {
 	const char *p = data;
@@ -70,7 +84,7 @@ static enum im_status write_bytes(struct backup_writer *w, const void *data, siz
 	if (w->at - w->synced < SYNC_EVERY)
 		return IM_OK;
 	w->synced = w->at;
-	if (fdatasync(w->fd) != 0)
+	if (!sync_and_rest(w))
 		return fail_io(w, "sync", errno, err);
 	return check_room(w, err);
 }
