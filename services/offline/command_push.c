@@ -135,9 +135,7 @@ void command_push_register(struct call *call)
 		call_refuse(call, IM_REFUSE_BAD_FIELD, "%s", problem);
 	else if (quiet_of(call, &info)) {
 		st = push_registry_add(push_tokens(p), &info, &token, on_registered, call);
-		if (st == IM_BUSY)
-			call_refuse(call, IM_REFUSE_TOO_MANY, "%u registrations of one user are allowed", PUSH_DEVICES_MOST);
-		else if (st != IM_OK)
+		if (st != IM_OK)
 			call_refuse(call, IM_REFUSE_INTERNAL, "out of memory");
 	}
 }

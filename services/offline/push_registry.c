@@ -311,7 +311,7 @@ static Im__Bus__PushToken *copy_of(const Im__Bus__PushToken *t)
 
 /* ---- changes */
 
-#define CHANGE_MOST (PUSH_DEVICES_MOST + 1) /* a removal of all, or a registration and the one it takes the token from */
+#define CHANGE_MOST (PUSH_DEVICES_MOST + 1) /* a removal of all; or a registration, the one it takes the token from, and the one that gives way */
 
 struct change {
 	struct change *prev, *next; /* while it is under way */
@@ -482,6 +482,44 @@ static size_t upcoming_count(const struct push_registry *r, const char *user)
 	return n;
 }
 
+/* Whether `a` is worth less than `b`: what is invalid goes first, then what was registered longest ago. */
+static bool is_worth_less(const Im__Bus__PushToken *a, const Im__Bus__PushToken *b)
+{
+	bool invalid = a->state == IM__BUS__PUSH_STATE__PUSH_INVALID;
+
+	if (invalid != (b->state == IM__BUS__PUSH_STATE__PUSH_INVALID))
+		return invalid;
+	return a->registered_ms < b->registered_ms;
+}
+
+/* The user's registration that gives way to one too many. NULL: there is none. */
+static const Im__Bus__PushToken *upcoming_least(const struct push_registry *r, const char *user)
+{
+	const Im__Bus__PushToken *least = NULL, *t;
+
+	for (const struct push_device *d = push_registry_of_user(r, user); d; d = d->next)
+		if (is_upcoming(r, d->stored) && (!least || is_worth_less(d->stored, least)))
+			least = d->stored;
+	for (const struct change *c = r->changes; c; c = c->next)
+		for (size_t i = 0; i < c->n; i++) {
+			t = c->tokens[i];
+			if (!c->removed[i] && is_of(t, user, NULL, NULL) && is_upcoming(r, t) && (!least || is_worth_less(t, least)))
+				least = t;
+		}
+	return least;
+}
+
+static bool change_add_given_way(struct change *c, const char *user)
+{
+	const Im__Bus__PushToken *least = upcoming_least(c->r, user);
+
+	if (!least)
+		return true;
+	im_log(IM_LOG_NOTICE, "evt=push_token_dropped user=%s device=%s provider=%s why=\"%u registrations are kept of one user\"", user, least->device,
+	       least->provider, PUSH_DEVICES_MOST);
+	return change_add(c, least, true);
+}
+
 /* ---- asked for */
 
 enum im_status push_registry_add(struct push_registry *r, const Im__Bus__PushToken *info, const Im__Push__Token *token,
@@ -493,10 +531,8 @@ enum im_status push_registry_add(struct push_registry *r, const Im__Bus__PushTok
 	Im__Push__Token inner = *token;
 	char name[NAME_MAX_LEN];
 	uint8_t hash[HASH_LEN];
-	bool ok;
+	bool full = !known && upcoming_count(r, info->user) >= PUSH_DEVICES_MOST, ok;
 
-	if (!known && upcoming_count(r, info->user) >= PUSH_DEVICES_MOST)
-		return IM_BUSY;
 	t.registered_ms = im_clock_wall_ms();
 	if (known && t.registered_ms <= known->registered_ms)
 		t.registered_ms = known->registered_ms + 1; /* a clock set back must not make it look older than what was said of it */
@@ -511,7 +547,7 @@ enum im_status push_registry_add(struct push_registry *r, const Im__Bus__PushTok
 		im_log(IM_LOG_NOTICE, "evt=push_token_moved provider=%s from=%s to=%s", t.provider, before->device, t.device);
 		ok = change_add_moved(c, before);
 	}
-	ok = ok && change_add(c, &t, false);
+	ok = ok && (!full || change_add_given_way(c, t.user)) && change_add(c, &t, false);
 	free(t.sealed.data);
 	if (!ok) {
 		change_free(c);

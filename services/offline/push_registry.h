@@ -36,8 +36,8 @@ typedef void push_registry_done_fn(void *arg, enum im_status st);
 /*
  * Registers or registers anew: `info` without sealed, hash, registered_ms and state; `token` in the clear. Whoever else had
  * this token loses it: it is the same phone, and must not get somebody else's messages. What was registered there stays without a token, invalid
- * ("moved"), so that its device hears of it. IM_BUSY: too many of this user.
- * Copies everything; done only after IM_OK was returned.
+ * ("moved"), so that its device hears of it. Over PUSH_DEVICES_MOST one of the user's own gives way: an invalid one, else the one that was
+ * registered longest ago. Copies everything; done only after IM_OK was returned.
  */
 enum im_status push_registry_add(struct push_registry *r, const Im__Bus__PushToken *info, const Im__Push__Token *token,
 				 push_registry_done_fn *done, void *arg);

@@ -180,6 +180,37 @@ static void a_verdict_on_the_old_registration_does_not_undo_the_new_one(void **s
 	assert_int_equal(push_registry_count(w->r, "apns"), 1);
 }
 
+static void over_the_limit_what_is_invalid_gives_way_and_then_the_oldest(void **state)
+{
+	struct world *w = *state;
+	char device[32], token[32];
+	size_t n = 0;
+
+	for (unsigned i = 0; i < PUSH_DEVICES_MOST; i++) {
+		(void)snprintf(device, sizeof(device), "alice:d%u", i);
+		(void)snprintf(token, sizeof(token), "token%u", i);
+		add(w, "alice", device, token);
+		settle(w);
+	}
+	add(w, "bob", "bob:phone", "token5"); /* alice:d5 is invalid from here on */
+	settle(w);
+	add(w, "alice", "alice:new1", "more1");
+	add(w, "alice", "alice:new2", "more2"); /* within one commit */
+	settle(w);
+	for (unsigned again = 0; again < 2; again++) {
+		assert_null(push_registry_find(w->r, "alice", "alice:d5", NULL));
+		assert_null(push_registry_find(w->r, "alice", "alice:d0", NULL));
+		assert_non_null(push_registry_find(w->r, "alice", "alice:d1", NULL));
+		assert_non_null(push_registry_find(w->r, "alice", "alice:new1", NULL));
+		assert_non_null(push_registry_find(w->r, "alice", "alice:new2", NULL));
+		n = 0;
+		for (const struct push_device *d = push_registry_of_user(w->r, "alice"); d; d = d->next)
+			n++;
+		assert_int_equal(n, PUSH_DEVICES_MOST);
+		restart(w);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -187,6 +218,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_token_goes_round_within_a_commit_and_the_last_has_it, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(who_has_just_got_another_token_keeps_that_when_the_old_one_moves, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(what_is_removed_while_it_is_being_registered_is_gone, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(over_the_limit_what_is_invalid_gives_way_and_then_the_oldest, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(a_verdict_on_the_old_registration_does_not_undo_the_new_one, set_up, tear_down),
 	};
 
