@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "base/clock.h"
 #include "push_registry.h"
 #include "store_fixture.h"
 
@@ -180,6 +181,13 @@ static void a_verdict_on_the_old_registration_does_not_undo_the_new_one(void **s
 	assert_int_equal(push_registry_count(w->r, "apns"), 1);
 }
 
+/* Until the clock's next millisecond, so that of two registrations one is the older. */
+static void next_ms(void)
+{
+	for (int64_t now = im_clock_wall_ms(); im_clock_wall_ms() <= now;)
+		;
+}
+
 static void over_the_limit_what_is_invalid_gives_way_and_then_the_oldest(void **state)
 {
 	struct world *w = *state;
@@ -191,6 +199,7 @@ static void over_the_limit_what_is_invalid_gives_way_and_then_the_oldest(void **
 		(void)snprintf(token, sizeof(token), "token%u", i);
 		add(w, "alice", device, token);
 		settle(w);
+		next_ms();
 	}
 	add(w, "bob", "bob:phone", "token5"); /* alice:d5 is invalid from here on */
 	settle(w);
