@@ -46,6 +46,7 @@ struct auth {
 	struct attempts *attempts;
 	struct ration *ration;   /* of bad tokens */
 	struct limit_bucket hashes, lines;
+	int64_t rest_until_us;   /* no hash before, while others talk */
 	uint64_t unsaid;         /* log lines left out */
 	struct refused refused[AUTH_REFUSED_MAX];
 	size_t n_refused, next_refused;
@@ -251,19 +252,40 @@ static enum auth_verdict bad_password(struct auth_why *why, const struct roster_
 		   "wrong password or token for user %s", u->name);
 }
 
+/*
+ * A burst of hashes would be one long stop for those who talk, so each is followed by a rest that is longer than itself. On a
+ * quiet server the whole burst may come at once.
+ */
+static bool may_hash(struct auth *a, const struct auth_view *v, int64_t now_us)
+{
+	if (v->busy && now_us < a->rest_until_us)
+		return false;
+	return limit_take(&a->hashes, v->settings->login_interval_ms * 1000LL, v->settings->login_burst, now_us);
+}
+
+static bool is_password(struct auth *a, const struct roster_user *u, const char *password)
+{
+	int64_t began = im_clock_mono_us(), ended;
+	bool good = crypto_pwhash_str_verify(u->password, password, strlen(password)) == 0;
+
+	ended = im_clock_mono_us();
+	a->rest_until_us = ended + AUTH_REST * (ended - began);
+	a->stats.hashed++;
+	return good;
+}
+
 /* The hash, if the ration allows it. */
 static enum auth_verdict check_cold(struct auth *a, const struct auth_view *v, const struct roster_user *u, const char *password,
 				    const uint8_t mac[MAC_LEN], struct auth_why *why)
 {
 	bool good;
 
-	if (!limit_take(&a->hashes, v->settings->login_interval_ms * 1000LL, v->settings->login_burst, im_clock_mono_us())) {
+	if (!may_hash(a, v, im_clock_mono_us())) {
 		a->stats.later++;
 		return say(why, AUTH_LATER, "login_ration", "connect again; tokens are not rationed",
 			   "too many new passwords to check at once (im_login_burst, im_login_interval)");
 	}
-	a->stats.hashed++;
-	good = crypto_pwhash_str_verify(u->password, password, strlen(password)) == 0;
+	good = is_password(a, u, password);
 	remember(a, mac, good);
 	return good ? AUTH_OURS : bad_password(why, u);
 }

@@ -21,6 +21,7 @@
 #include "session.h"
 
 #define AUTH_CACHE_MAX 65536u  /* remembered verdicts, 100 bytes each; beyond it the oldest goes and is hashed again */
+#define AUTH_REST 2            /* while others talk: after a hash the thread is theirs for so many times as long */
 #define AUTH_REFUSED_MAX 1000u /* refused CONNECTs kept for `why` */
 #define AUTH_LOG_RATE 20u      /* lines a second about refused CONNECTs */
 
@@ -65,6 +66,7 @@ struct auth_view {
 	const struct roster *roster;
 	struct session_table *sessions;
 	bool link_up;
+	bool busy;               /* others are talking just now: they would feel several hashes in a row */
 };
 
 enum auth_verdict auth_check(struct auth *a, const struct auth_view *v, const struct broker_client *c, const struct auth_proof *proof,

@@ -34,6 +34,11 @@ bool limit_take_rate(struct limit_bucket *b, unsigned rate, int64_t now_us)
 	return rate == 0 || limit_take(b, 1000000 / rate ? 1000000 / rate : 1, rate, now_us);
 }
 
+bool limit_used(const struct limit_bucket *b, int64_t interval_us, unsigned n, int64_t now_us)
+{
+	return b->full_us - now_us >= interval_us * (int64_t)n;
+}
+
 struct limits *limits_create(void)
 {
 	return calloc(1, sizeof(struct limits));

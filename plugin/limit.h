@@ -17,6 +17,9 @@ bool limit_take(struct limit_bucket *b, int64_t interval_us, unsigned burst, int
 /* The same for a rate per second, with a second's worth at once. 0 = no limit. */
 bool limit_take_rate(struct limit_bucket *b, unsigned rate, int64_t now_us);
 
+/* Whether `n` or more of it are missing. */
+bool limit_used(const struct limit_bucket *b, int64_t interval_us, unsigned n, int64_t now_us);
+
 struct limit_user;
 
 /* Of one connection. */

@@ -2,6 +2,7 @@
  * Connections coming and going. Between AUTH and DISCONNECT of a context there is a session; what else the
  * broker tells under these two events (failed logins, resumed sessions, port scans) session.c filters out.
  */
+#include "base/clock.h"
 #include "base/log.h"
 #include "plugin.h"
 
@@ -49,7 +50,8 @@ static bool take_name(const struct mosquitto *context, struct broker_client *c, 
 
 enum auth_verdict plugin_login(struct plugin *p, const struct mosquitto *context, const char *password)
 {
-	struct auth_view v = { &p->settings, p->roster, p->sessions, link_is_up(p->link) };
+	struct auth_view v = { &p->settings, p->roster, p->sessions, link_is_up(p->link),
+			       limit_used(&p->talk, PLUGIN_TALK_US, PLUGIN_TALK_BUSY, im_clock_mono_us()) };
 	struct auth_proof proof = { password, NULL };
 	struct certificate certificate;
 	struct broker_client c;

@@ -19,6 +19,10 @@
 
 #define PLUGIN_SERVICE "$im-offline"   /* client id of the message service */
 #define PLUGIN_SEQGEN "$im-seqgen"
+/* Whether people are talking: more than 50 messages a second of all together, by five and lately. Remembered for half a second. */
+#define PLUGIN_TALK_US 20000
+#define PLUGIN_TALK_BUSY 5u
+#define PLUGIN_TALK_MOST 25u
 
 struct plugin {
 	char *conf_path;
@@ -27,6 +31,7 @@ struct plugin {
 	struct journal *journal;
 	struct session_table *sessions;
 	struct limits *limits;
+	struct limit_bucket talk; /* of messages, everybody's: whether anybody feels what the thread does */
 	struct auth *auth;
 	struct refusals *refusals;
 	struct link *link;

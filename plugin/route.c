@@ -320,8 +320,10 @@ static bool within_limits(struct publish *b, struct im_refusal *why)
 {
 	const struct im_settings *s = &b->p->settings;
 	size_t most = payload_limit(b);
+	int64_t now_us = im_clock_mono_us();
 
-	if (b->s->limit && !limit_send(b->s->limit, s->rate_connection, s->rate_user, im_clock_mono_us())) {
+	(void)limit_take(&b->p->talk, PLUGIN_TALK_US, PLUGIN_TALK_MOST, now_us); /* only counts */
+	if (b->s->limit && !limit_send(b->s->limit, s->rate_connection, s->rate_user, now_us)) {
 		im_refuse(why, IM_REFUSE_TOO_FAST, NULL);
 		return false;
 	}

@@ -50,7 +50,7 @@ static void put_plain(struct im_buf *out, const struct plugin *p, const struct a
 
 static void why_connect(struct plugin *p, const char *user, const char *client_id, struct im_buf *out)
 {
-	struct auth_view v = { &p->settings, p->roster, p->sessions, link_is_up(p->link) };
+	struct auth_view v = { &p->settings, p->roster, p->sessions, link_is_up(p->link), false };
 	struct broker_client c = { .id = client_id, .user = user, .address = "", .protocol = 5 };
 	struct auth_why why;
 	enum auth_verdict verdict = auth_explain(p->auth, &v, &c, &why);

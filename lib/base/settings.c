@@ -105,7 +105,7 @@ const struct setting settings_table[] = {
 	{"im_hash_passes", logins, NUMBER(hash_passes, 1, 16), "2", "passes", LIVE, NULL, NULL, NULL,
 	 "Passes of one argon2id hash, for passwords set from then on."},
 	{"im_login_burst", logins, NUMBER(login_burst, 1, 1000), "8", "logins", LIVE, NULL, NULL, NULL,
-	 "Passwords that may be hashed at once before im_login_interval applies. Tokens and cached logins are not counted."},
+	 "Passwords that may be hashed at once before im_login_interval applies; while others talk with pauses in between. Tokens and cached logins are not counted."},
 	{"im_login_interval", logins, NUMBER(login_interval_ms, 10, 60000), "250", "ms", LIVE, NULL, NULL, NULL,
 	 "Time between further password hashes; logins in between are closed without an answer and come again."},
 	{"im_login_tries", logins, NUMBER(login_tries, 1, 1000), "5", "failures", LIVE, NULL, NULL, NULL,

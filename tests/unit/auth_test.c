@@ -18,10 +18,13 @@ static struct auth_why why;
 static struct auth_grant grant;
 static const char secret[] = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 
+static bool busy; /* others are talking */
+
 static int setup(void **state)
 {
 	(void)state;
 	assert_true(sodium_init() >= 0);
+	busy = false;
 	fake_start();
 	return 0;
 }
@@ -35,7 +38,7 @@ static int teardown(void **state)
 
 static enum auth_verdict login(const char *user, const char *id, const char *password)
 {
-	struct auth_view v = { &fake.p.settings, fake.p.roster, fake.p.sessions, fake.link_up };
+	struct auth_view v = { &fake.p.settings, fake.p.roster, fake.p.sessions, fake.link_up, busy };
 	struct broker_client c = { .id = id, .user = user, .address = "127.0.0.1", .protocol = 4, .clean = true };
 
 	return auth_check(fake.p.auth, &v, &c, &(struct auth_proof){ .password = password }, &grant, &why);
@@ -43,7 +46,7 @@ static enum auth_verdict login(const char *user, const char *id, const char *pas
 
 static enum auth_verdict login_from(const char *address, bool websocket, const char *id, const char *password)
 {
-	struct auth_view v = { &fake.p.settings, fake.p.roster, fake.p.sessions, fake.link_up };
+	struct auth_view v = { &fake.p.settings, fake.p.roster, fake.p.sessions, fake.link_up, busy };
 	struct broker_client c = { .id = id, .user = "$im", .address = address, .websocket = websocket, .protocol = 4, .clean = true };
 
 	return auth_check(fake.p.auth, &v, &c, &(struct auth_proof){ .password = password }, &grant, &why);
@@ -107,7 +110,7 @@ static void tokens_open_until_they_expire(void **state)
 
 static void one_user_leaves_only_so_many_stored_sessions(void **state)
 {
-	struct auth_view v = { &fake.p.settings, fake.p.roster, fake.p.sessions, true };
+	struct auth_view v = { &fake.p.settings, fake.p.roster, fake.p.sessions, true, false };
 	struct fake_context c;
 	char id[32];
 	bool owner;
@@ -264,9 +267,27 @@ static void cold_checks_are_rationed_and_tokens_are_not(void **state)
 	assert_int_equal(login("bob", "bob:phone", "tok"), AUTH_OURS);
 }
 
+static void while_others_talk_hashes_do_not_follow_each_other_at_once(void **state)
+{
+	char slow[crypto_pwhash_STRBYTES]; /* a hash of tens of ms: the rest behind it is longer than this test takes */
+
+	(void)state;
+	fake.p.settings.login_burst = 100;
+	assert_int_equal(crypto_pwhash_str(slow, "s3cret", 6, 3, 32u << 20), 0);
+	fake_user("alice", slow, false);
+	assert_int_equal(login("alice", "alice:phone", "guess1"), AUTH_REFUSE);
+	assert_int_equal(login("alice", "alice:phone", "guess2"), AUTH_REFUSE); /* nobody would feel it */
+	busy = true;
+	assert_int_equal(login("alice", "alice:phone", "guess3"), AUTH_LATER);
+	assert_string_equal(why.rule, "login_ration");
+	assert_int_equal(login("alice", "alice:phone", "guess2"), AUTH_REFUSE); /* a known one costs nothing */
+	busy = false;
+	assert_int_equal(login("alice", "alice:phone", "s3cret"), AUTH_OURS);
+}
+
 static enum auth_verdict login_with(const char *user, const char *id, const char *password, const struct certificate *certificate)
 {
-	struct auth_view v = { &fake.p.settings, fake.p.roster, fake.p.sessions, fake.link_up };
+	struct auth_view v = { &fake.p.settings, fake.p.roster, fake.p.sessions, fake.link_up, busy };
 	struct broker_client c = { .id = id, .user = user, .address = "127.0.0.1", .protocol = 4, .clean = true };
 	struct auth_proof proof = { password, certificate };
 
@@ -345,7 +366,7 @@ static void bad_jwts_are_rationed_and_known_ones_are_not(void **state)
 	int64_t exp = im_clock_wall_ms() / 1000 + 100;
 	char *known = strdup(jwt_of("alice", exp)), *fresh = strdup(jwt_of("bob", exp));
 	char *bad = strdup(mint_plain("ES512", "{\"sub\":\"alice\",\"exp\":1}")); /* the signature is good, and costs the same */
-	struct auth_view v = { &fake.p.settings, fake.p.roster, fake.p.sessions, fake.link_up };
+	struct auth_view v = { &fake.p.settings, fake.p.roster, fake.p.sessions, fake.link_up, busy };
 	struct broker_client bob = { .id = "bob:pc", .user = "bob", .address = "203.0.113.9", .protocol = 4, .clean = true };
 	struct auth_proof proof = { fresh, NULL };
 	struct auth_stats st;
@@ -497,7 +518,7 @@ static void guessing_is_slowed_and_tokens_are_not(void **state)
 
 static void the_ways_to_log_in_can_be_asked_for(void **state)
 {
-	struct auth_view v = { &fake.p.settings, fake.p.roster, fake.p.sessions, true };
+	struct auth_view v = { &fake.p.settings, fake.p.roster, fake.p.sessions, true, false };
 	struct broker_client c = { .id = "alice:phone", .user = "alice", .protocol = 5 };
 
 	(void)state;
@@ -543,6 +564,7 @@ int main(void)
 		TEST(passwords_are_hashed_once_and_remembered),
 		TEST(a_new_password_ends_what_the_old_one_proved),
 		TEST(cold_checks_are_rationed_and_tokens_are_not),
+		TEST(while_others_talk_hashes_do_not_follow_each_other_at_once),
 		TEST(a_jwt_opens_for_its_user_until_it_expires),
 		TEST(a_bad_jwt_is_never_tried_as_a_password),
 		TEST(bad_jwts_are_rationed_and_known_ones_are_not),
