@@ -92,6 +92,23 @@ static void sync_found(struct journal *j, const struct journal_found *f, const s
 	}
 }
 
+/*
+ * Oldest first, each durably gone before the next goes: one that is empty may say of the one before it that what it
+ * holds was refused. What stays the next start finds as useless again.
+ */
+static void remove_useless(struct journal *j, const struct journal_found *f)
+{
+	char path[4096];
+
+	for (size_t i = 0; i < f->n_useless; i++) {
+		if (i > 0 && segment_sync_dir(j->options.fs, j->dir) != 0)
+			return;
+		segment_path(j->dir, f->useless[i].epoch, f->useless[i].index, path, sizeof(path));
+		if (j->options.fs->unlink(path) != 0)
+			return;
+	}
+}
+
 static enum im_status begin(struct journal *j, struct journal_found *f, struct im_err *err)
 {
 	struct segment_before before = {f->last ? f->last->epoch : 0, f->last ? f->last->end : 0};
@@ -112,12 +129,7 @@ static enum im_status begin(struct journal *j, struct journal_found *f, struct i
 		segment_remove(j->options.fs, j->dir, s);
 		return im_fail(err, IM_FAILED, "cannot begin a new epoch in %.150s: %s", j->dir, strerror(e));
 	}
-	for (size_t i = 0; i < f->n_useless; i++) {
-		char path[4096];
-
-		segment_path(j->dir, f->useless[i].epoch, f->useless[i].index, path, sizeof(path));
-		(void)j->options.fs->unlink(path); /* if it stays, the next start finds it as useless again */
-	}
+	remove_useless(j, f);
 	sync_found(j, f, &before);
 	if (f->last)
 		f->last->next = s;
@@ -241,8 +253,10 @@ void journal_close(struct journal *j)
 		(void)pthread_join(j->thread, NULL);
 	}
 	segment_make_drop(j->options.fs, j->dir, &j->making);
-	if (j->spare)
+	if (j->spare && !j->begun)
 		segment_remove(j->options.fs, j->dir, j->spare);
+	else
+		segment_free(j->spare); /* it says where this epoch ended */
 	while ((s = j->reap)) {
 		j->reap = s->next;
 		if (s->gone && s != j->current)
@@ -261,15 +275,16 @@ void journal_close(struct journal *j)
 
 /* ---------------------------------------------------------------- append */
 
-/* Takes the prepared segment if it is of the wanted kind: of this epoch, or the first of another. */
+/* Takes the prepared segment if it is of the wanted kind: of this epoch, or the first of another that has begun. */
 struct segment *journal_take_spare(struct journal *j, bool same_epoch)
 {
 	struct segment *s = NULL;
 
 	(void)pthread_mutex_lock(&j->lock);
-	if (j->spare && !j->turn && (j->spare->epoch == j->current->epoch) == same_epoch) {
+	if (j->spare && !j->turn && (same_epoch ? j->spare->epoch == j->current->epoch : j->begun)) {
 		s = j->spare;
 		j->spare = NULL;
+		j->begun = false;
 		j->spare_index++;
 		(void)pthread_cond_signal(&j->wake);
 	}

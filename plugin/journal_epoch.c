@@ -2,7 +2,7 @@
  * From one epoch to the next. A write or sync that failed poisons the epoch: its end stays at the last record that
  * was accepted, and nothing more is taken until the next one is open.
  *
- *	       a call fails                asked (broker's thread)        all synced (thread)       spare ready
+ *	       a call fails                asked (broker's thread)       all synced (thread)    spare begun (thread)
  *	OPEN --------------> POISONED -----------------------> rescue -------------------> settled -----------> OPEN
  *	                        |  nothing is unsynced, or the service has it all             ^            the next epoch
  *	                        +-------------------------------------------------------------+
@@ -12,8 +12,9 @@
  * of the tail, to where it stands, and synced; only then the next epoch opens. Its place does not change, so nobody
  * else needs to know. While the disk refuses that too, it is tried again, until the service has confirmed it all.
  *
- * Opening is the broker's thread's, so that the end of the old epoch is known exactly; it is written into the new
- * header, so that a refused record which reached the disk all the same is not found by the next start.
+ * Where the old epoch ended the broker's thread knows exactly. It is written into the new header, so that a refused
+ * record which reached the disk all the same is not found by the next start, and that header is synced before the
+ * epoch opens: later a sync that fails would take it along with the epoch's first records, and nothing else says so.
  */
 #include "journal_internal.h"
 
@@ -103,6 +104,7 @@ void journal_turn(struct journal *j)
 		j->turn = false;
 		useless = j->spare;
 		j->spare = NULL;
+		j->begun = false;
 		j->spare_epoch = epoch = journal_epoch_after(j->spare_epoch);
 		j->spare_index = 0;
 		j->retry_at_ms = j->rescue_at_ms = 0;
@@ -130,13 +132,14 @@ bool journal_settled(struct journal *j)
 	bool needed = j->tail.bytes.len > 0 && !journal_confirmed(j, j->current->epoch), settled;
 
 	(void)pthread_mutex_lock(&j->lock);
-	if (j->rescue == RESCUE_NONE && needed) {
+	j->ended = (struct segment_before){j->current->epoch, j->current->end};
+	if (j->rescue == RESCUE_NONE && needed)
 		j->rescue = RESCUE_WANTED;
-		(void)pthread_cond_signal(&j->wake);
-	} else if (j->rescue == RESCUE_WANTED && !needed) {
+	else if (j->rescue == RESCUE_WANTED && !needed)
 		j->rescue = RESCUE_NONE;
-	}
 	settled = j->rescue == RESCUE_DONE || j->rescue == RESCUE_NONE;
+	if (j->rescue == RESCUE_WANTED || journal_may_begin(j))
+		(void)pthread_cond_signal(&j->wake);
 	(void)pthread_mutex_unlock(&j->lock);
 	return settled;
 }
@@ -191,28 +194,49 @@ void journal_rescue(struct journal *j)
 
 /* ---------------------------------------------------------------- the next one */
 
+bool journal_may_begin(const struct journal *j)
+{
+	return j->ended.epoch && j->spare && !j->begun && !j->turn && (j->rescue == RESCUE_NONE || j->rescue == RESCUE_DONE);
+}
+
+/* Nobody else takes the spare before it has begun. */
+void journal_begin(struct journal *j)
+{
+	int e = segment_activate(j->options.fs, j->spare, 0, &j->ended);
+
+	if (e == 0)
+		e = segment_sync(j->options.fs, j->spare->fd);
+	(void)pthread_mutex_lock(&j->lock);
+	j->begun = e == 0;
+	j->turn = j->turn || e != 0; /* the disk fails again: yet another epoch */
+	if (e != 0) {
+		(void)im_fail(&j->failed, IM_FAILED, "cannot begin a new epoch in %.150s: %s", j->dir, strerror(e));
+		j->news = true;
+	}
+	(void)pthread_mutex_unlock(&j->lock);
+	if (e == 0)
+		return;
+	journal_turn(j);
+	j->retry_at_ms = journal_retry_at(&j->retry_ms);
+}
+
 bool journal_reopen(struct journal *j)
 {
-	struct segment_before before = {j->current->epoch, j->current->end};
+	uint64_t before = j->current->epoch, end = j->current->end;
 	struct segment *s = journal_settled(j) ? journal_take_spare(j, false) : NULL;
 
 	if (!s)
 		return false;
 	for (struct segment *o = j->first; o; o = o->next)
-		o->suspect = o->suspect || o->epoch == before.epoch;
-	if (segment_activate(j->options.fs, s, 0, &before) != 0) { /* the disk fails again: yet another epoch */
-		segment_remove(j->options.fs, j->dir, s);
-		(void)pthread_mutex_lock(&j->lock);
-		j->turn = true;
-		(void)pthread_cond_signal(&j->wake);
-		(void)pthread_mutex_unlock(&j->lock);
-		return false;
-	}
-	tail_drop(&j->tail, before.end);
+		o->suspect = o->suspect || o->epoch == before;
+	tail_drop(&j->tail, end);
 	atomic_store(&j->written, 0);
 	atomic_store(&j->synced, 0);
 	(void)pthread_mutex_lock(&j->lock);
 	j->rescue = RESCUE_NONE;
+	j->ended.epoch = 0;
+	j->news = j->news || j->failed.text[0] != '\0';
+	j->failed.text[0] = '\0';
 	j->current->next = s;
 	j->current = j->last = j->sync_from = s;
 	j->hurried = false;

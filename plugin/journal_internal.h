@@ -84,6 +84,8 @@ struct journal {
 	struct segment *sync_from;   /* the oldest segment that may hold unsynced bytes */
 	struct segment *last;        /* the list's end as the thread sees it: `current` */
 	struct segment *spare;       /* prepared; its place is (spare_epoch, spare_index) */
+	struct segment_before ended; /* the poisoned epoch, and where the broker's thread says it ended; epoch 0: none */
+	bool begun;                  /* the spare says that, on the disk: a new epoch may open with it */
 	uint64_t spare_epoch;        /* what the spare is made for; whoever takes it moves this on at once, so that no file is made twice */
 	uint32_t spare_index;
 	bool hurry;                  /* a spare is wanted now */
@@ -130,6 +132,8 @@ void journal_poison(struct journal *j, const char *what, int e); /* either threa
 /* The thread: the next segment made is to be the first of a new epoch, if a failure came since. */
 void journal_turn(struct journal *j);
 void journal_rescue(struct journal *j);                          /* the thread: one try */
+bool journal_may_begin(const struct journal *j);                 /* the lock is held: the old epoch is settled, the spare there */
+void journal_begin(struct journal *j);                           /* the thread: that, one try */
 /* The broker's thread, poisoned. True: what was accepted is on the disk or confirmed. Else it has been asked for. */
 bool journal_settled(struct journal *j);
 bool journal_confirmed(const struct journal *j, uint64_t epoch); /* the service has all up to the end of this epoch */

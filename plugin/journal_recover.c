@@ -80,14 +80,25 @@ static void add(struct journal_found *f, struct segment *s)
 	f->last = s;
 }
 
-/* Segments without records serve nobody: an epoch that never got one, or the one begun just before a crash. */
+/*
+ * Segments without records serve nobody: an epoch that never got one, or the one begun just before a crash. But one
+ * that says where an epoch with records ended stays with it. Of the newest with records this start says it anew.
+ */
 static void drop_empty(struct journal_found *f)
 {
 	struct segment **at = &f->first, *s;
+	uint64_t newest = 0, kept = 0; /* epochs with records */
 
+	for (s = f->first; s; s = s->next)
+		if (s->end > s->start)
+			newest = s->epoch;
 	f->last = NULL;
 	while ((s = *at)) {
-		if (s->end == s->start) {
+		bool empty = s->end == s->start;
+
+		if (!empty)
+			kept = s->epoch;
+		if (empty && (kept == 0 || s->before.epoch != kept || s->epoch > newest)) {
 			*at = s->next;
 			useless(f, (struct segment_file){s->epoch, s->index});
 			segment_free(s);
@@ -149,6 +160,7 @@ enum im_status journal_recover(const struct journal_fs *fs, const char *dir, str
 		return st;
 	}
 	drop_empty(&f);
+	qsort(f.useless, f.n_useless, sizeof(*f.useless), by_place);
 	*out = f;
 	return IM_OK;
 }

@@ -1,7 +1,7 @@
 /*
  * The journal's thread: everything that may take time. One turn of its loop does the most urgent thing:
- * sync what is due, rescue what a failed epoch had accepted (journal_epoch.c), bring in what a reader misses,
- * delete what is confirmed, make the next segment (a piece at a time, so that a sync never waits long). With
+ * sync what is due, rescue what a failed epoch had accepted and begin the next (journal_epoch.c), bring in what a
+ * reader misses, delete what is confirmed, make the next segment (a piece at a time, so that a sync never waits long). With
  * nothing to do it sleeps without a deadline.
  */
 #include "journal_internal.h"
@@ -66,8 +66,10 @@ static void made(struct journal *j, struct segment *s)
 	(void)pthread_mutex_lock(&j->lock);
 	if (s->epoch == j->spare_epoch && s->index == j->spare_index && !j->turn) {
 		j->spare = s;
-		j->news = j->news || j->failed.text[0] != '\0';
-		j->failed.text[0] = '\0';
+		if (atomic_load(&j->state) == JOURNAL_OPEN) { /* else it is over when the next epoch opens */
+			j->news = j->news || j->failed.text[0] != '\0';
+			j->failed.text[0] = '\0';
+		}
 		s = NULL;
 	}
 	(void)pthread_mutex_unlock(&j->lock);
@@ -176,7 +178,7 @@ static void make_piece(struct journal *j, uint64_t epoch, uint32_t index)
 
 /* What there is to do, seen under the lock. */
 struct work {
-	bool stop, reap, make, rescue;
+	bool stop, reap, make, rescue, begin;
 	struct segment *fetch;
 	uint64_t fetch_at, epoch;
 	uint32_t index;
@@ -196,6 +198,7 @@ static struct work look(struct journal *j)
 	w.reap = j->reapable;
 	w.make = !j->spare;
 	w.rescue = j->rescue == RESCUE_WANTED;
+	w.begin = journal_may_begin(j);
 	w.epoch = j->spare_epoch;
 	w.index = j->spare_index;
 	w.fetch = j->fetch;
@@ -223,7 +226,7 @@ static void sleep_until(struct journal *j, int64_t at_us)
 
 		if (!pending && open && atomic_load(&j->unsynced_us) != 0)
 			break;
-		if ((!j->spare && j->retry_at_ms == 0) || (j->rescue == RESCUE_WANTED && j->rescue_at_ms == 0))
+		if ((!j->spare && j->retry_at_ms == 0) || (j->rescue == RESCUE_WANTED && j->rescue_at_ms == 0) || journal_may_begin(j))
 			break;
 		if (at_us == 0)
 			(void)pthread_cond_wait(&j->wake, &j->lock);
@@ -270,6 +273,10 @@ void *journal_thread_main(void *arg)
 		}
 		if (w.stop)
 			return NULL;
+		if (w.begin) {
+			journal_begin(j);
+			continue;
+		}
 		if (w.fetch)
 			fetch(j, w.fetch, w.fetch_at);
 		if (w.reap)

@@ -306,12 +306,6 @@ void clients_all_gone(uint64_t epoch)
 	}
 }
 
-void clients_forgotten(void)
-{
-	for (unsigned i = 0; i < sim_n_sends; i++)
-		sim_sends[i].maybe |= sim_sends[i].failed_in != 0;
-}
-
 void clients_lost(uint64_t from, uint64_t up_to)
 {
 	for (unsigned i = 0; i < sim_n_sends; i++) {

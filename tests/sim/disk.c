@@ -47,7 +47,7 @@ static bool dead, lost, forgot;
 static unsigned dies_in; /* operations; 0 = not planned */
 static unsigned fails;   /* percent */
 
-bool disk_sync_all;
+bool disk_sync_all, disk_is_bad;
 
 static void give_way(void);
 
@@ -228,6 +228,8 @@ static size_t whole(size_t len)
 
 static size_t any(size_t len)
 {
+	if (disk_is_bad && sim_chance(60)) /* most writes are in one sector */
+		return sim_chance(50) ? len : 0;
 	return sim_random((unsigned)len + 1);
 }
 
@@ -238,7 +240,7 @@ static void sync_failed(struct file *f)
 	unsigned n = f->n_writes;
 
 	memcpy(gone, f->writes, n * sizeof(*gone));
-	(void)to_disk(f, sim_chance(50) ? none : any);
+	(void)to_disk(f, sim_chance(disk_is_bad ? 20 : 50) ? none : any);
 	f->damaged = true;
 	if (!strstr(f->name, ".seg") || !sim_chance(30))
 		return;

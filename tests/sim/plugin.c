@@ -333,8 +333,6 @@ bool plugin_is_up(void)
  */
 static void lose(bool power, uint64_t epoch, bool forgot)
 {
-	if (forgot) /* ... and the header that says where an epoch ended: what was refused behind that may be found again */
-		clients_forgotten();
 	if (!disk_sync_all && ((power && disk_lost_accepted()) || forgot))
 		clients_lost(epoch, in_doubt);
 }

@@ -180,7 +180,7 @@ static void step_cut_power(void)
 static void step_disk(void)
 {
 	if (sim_chance(40))
-		disk_fail(1 + sim_random(30));
+		disk_fail(1 + sim_random(disk_is_bad ? 35 : 30));
 	else
 		disk_fail(0);
 }
@@ -294,6 +294,7 @@ enum role {
 	FLOW,   /* without which nothing moves: it always comes, more or less often */
 	CLIENT,
 	FAULT,  /* in storms only */
+	DISK,   /* ... and much more often where the disk is bad */
 };
 
 static const struct kind {
@@ -331,9 +332,9 @@ static const struct kind {
 	{step_ghost, seqgen_is_up, 2, 0, FAULT},
 	{step_seq_copy, NULL, 2, 0, FAULT},
 	{step_seq_saves, NULL, 2, 0, FAULT},
-	{step_kill_broker, NULL, 3, NEEDS_PLUGIN, FAULT},
-	{step_cut_power, NULL, 2, NEEDS_PLUGIN, FAULT},
-	{step_disk, NULL, 2, NEEDS_PLUGIN, FAULT},
+	{step_kill_broker, NULL, 3, NEEDS_PLUGIN, DISK},
+	{step_cut_power, NULL, 2, NEEDS_PLUGIN, DISK},
+	{step_disk, NULL, 2, NEEDS_PLUGIN, DISK},
 	{step_break_store, NULL, 1, NEEDS_OFFLINE, FAULT},
 	{step_roll_back, NULL, 1, 0, FAULT},
 	{step_full, NULL, 3, 0, FAULT},
@@ -421,7 +422,8 @@ static unsigned draw_share(enum role role, bool calm)
 	switch (role) {
 	case FLOW: return one_of(necessary, 5);
 	case CLIENT: return one_of(wanted, 4);
-	default: return calm ? 0 : one_of(fault, 5);
+	case DISK: return calm ? 0 : disk_is_bad ? 4 + sim_random(24) : one_of(fault, 5);
+	default: return calm || disk_is_bad ? 0 : one_of(fault, 5);
 	}
 }
 

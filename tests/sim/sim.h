@@ -130,6 +130,7 @@ bool plugin_quiet(void);
 
 /* ---- the disk (disk.c) */
 extern bool disk_sync_all;            /* durability `disk` */
+extern bool disk_is_bad;              /* it fails more often than not, and little else goes wrong */
 void disk_begin(void);
 void disk_end(void);
 void disk_revive(bool power);         /* after a death: what is there now */
@@ -162,7 +163,6 @@ void clients_member(void);
 void clients_all_gone(uint64_t epoch); /* the broker died, in this epoch of the journal */
 /* Durability `process`: what was accepted in this epoch of the journal may be gone, and what was up to that one. */
 void clients_lost(uint64_t from, uint64_t up_to);
-void clients_forgotten(void);               /* what the disk failed to take may be there or not */
 void clients_return(unsigned percent); /* so many of them come, with a full inbox */
 bool clients_quiet(void);
 void client_packet(const char *client_id, const char *topic, const void *payload, size_t len);

@@ -77,6 +77,56 @@ static void refused_record_on_disk_is_not_found_later(void **state)
 	assert_int_equal(read_all(w, 0), 2);
 }
 
+/* At `disk`: written whole, not synced, and not overwritten either. Leaves the next epoch open. */
+static void refuse_one_that_stays(struct journal_world *w, unsigned n)
+{
+	uint64_t before = journal_epoch(w->j);
+
+	fault.breaks = true;
+	fault.sync_error = EIO;
+	assert_int_equal(append(w, n), IM_FAILED);
+	fault.breaks = fault.sync_error = fault.pwrite_error = 0;
+	journal_world_next_epoch(w, before);
+}
+
+/* Not in the new epoch's header alone, if that is as young as the first thing written behind it. */
+static void nor_when_the_kernel_drops_what_it_could_not_write(void **state)
+{
+	struct journal_world *w = *state;
+
+	w->options.durability = IM_DURABILITY_DISK;
+	journal_world_reopen(w);
+	must_append(w, 0);
+	refuse_one_that_stays(w, 1);
+	fault.forgets = true;
+	fault.sync_error = EIO;
+	assert_int_equal(append(w, 1), IM_FAILED);
+	journal_world_kill(w);
+	fault.sync_error = 0;
+	journal_world_reopen(w);
+	assert_int_equal(read_all(w, 0), 1);
+}
+
+/* A start removes what is empty, but not what says of one that stays where it ended; and never that before the other. */
+static void nor_by_the_second_start_after_it(void **state)
+{
+	struct journal_world *w = *state;
+
+	w->options.durability = IM_DURABILITY_DISK;
+	journal_world_reopen(w);
+	must_append(w, 0);
+	refuse_one_that_stays(w, 90);
+	refuse_one_that_stays(w, 91);
+	must_append(w, 1); /* and so the newest speaks of the empty one */
+	for (unsigned start = 0; start < 4; start++) {
+		journal_world_kill(w);
+		fault.removed = fault.unordered = 0;
+		journal_world_reopen(w);
+		assert_int_equal(fault.unordered, 0);
+		assert_int_equal(read_all(w, 0), 2);
+	}
+}
+
 static void disk_durability_syncs_each_record(void **state)
 {
 	struct journal_world *w = *state;
@@ -364,6 +414,8 @@ int main(void)
 		T(failed_write_refuses_until_a_new_epoch_is_open),
 		T(failed_sync_refuses_and_keeps_what_was_accepted),
 		T(refused_record_on_disk_is_not_found_later),
+		T(nor_when_the_kernel_drops_what_it_could_not_write),
+		T(nor_by_the_second_start_after_it),
 		T(disk_durability_syncs_each_record),
 		T(full_disk_is_explained_and_left_without_help),
 		T(disk_that_does_not_sync_for_a_second_refuses),

@@ -185,6 +185,8 @@ static int t_fdatasync(int fd)
 	fault.syncs++;
 	if (applies(fd, e)) {
 		image_synced(fd, false);
+		if (fault.breaks)
+			fault.pwrite_error = e;
 		errno = e;
 		return -1;
 	}

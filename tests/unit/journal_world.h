@@ -16,6 +16,7 @@ enum { SEGMENT = 16 << 10, DEADLINE_MS = 20000 };
 struct fault {
 	_Atomic int pwrite_error;  /* errno for records and headers; 0 = none */
 	_Atomic int sync_error;
+	_Atomic bool breaks;       /* with a sync that fails writes begin to fail, with the same errno */
 	_Atomic bool one_file;     /* ... of both, only for the segment that was appended to when this was set */
 	_Atomic bool forgets;      /* what a failed sync did not get to the disk is gone from the cache too */
 	_Atomic int folder_error;  /* of its sync, and of each rename but the first */
