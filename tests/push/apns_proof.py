@@ -5,9 +5,11 @@ The proof of the APNs bridge: jobs through the real im-apns-bridge while the sta
 key, calls all tokens dead and answers every error of Apple's table, and the bridge is killed (kill -9) at random moments. Then
 
   - every job is in the outbox and has ended in exactly one final state, once (a trigger in the file counts);
-  - what the stand-in accepted twice is marked maybe_dup, has the same apns-id and collapse-id, and something was there that could swallow the answer;
+  - what the stand-in accepted twice is marked maybe_dup and has the same apns-id and collapse-id; the answer before was swallowed by something that
+    is found at this very connection and moment; and the bridge knows of each that it sent it once more after not hearing, or found it INFLIGHT;
   - accepted is what the stand-in accepted; what it accepted is accepted, unless that was in doubt;
-  - no token is dropped that was not dead, but for the few that the guard believes before it sees a pattern.
+  - no token is dropped or suspected without Apple's word for it, and none dropped that was not dead, but for the few that the guard believes before it
+    sees a pattern.
 
 Exit status 0: all of it holds. The last line is the report in numbers, JSON.
 """
@@ -37,6 +39,9 @@ from instance import Instance, free_ports  # noqa: E402
 from service import Service  # noqa: E402
 
 TROUBLES = ("kill", "freeze", "throttle", "config", "mass", "goaway", "limits")
+WORDS = {"Unregistered", "ExpiredToken", "BadDeviceToken", "DeviceTokenNotForTopic"}  # what Apple says of a token
+SOON = int(5e9)  # ns: an answer that was not swallowed by then has been heard
+LONG = 10  # s: a freeze in which requests time out
 APPS = ("chat", "news", "odd")  # the last has a key of its own, which is what is wrong with it
 BELIEVED = 4  # lib/push/guard.h: PUSH_GUARD_IN_ROW - 1
 OPEN = 6000  # jobs under way
@@ -45,28 +50,39 @@ CREATE TRIGGER IF NOT EXISTS proof_ends AFTER UPDATE OF state ON job WHEN new.st
 BEGIN INSERT INTO proof VALUES(new.row, new.state); END;"""
 
 
+Answer = collections.namedtuple("Answer", "ns conn stream uuid collapse status word spoiled")
+
+
 def token_of(device):
     return hashlib.sha256(device.encode()).hexdigest()
 
 
-class Events:
-    """What could swallow an answer: (began, ended), ns."""
+class Log:
+    """What the stand-in wrote down, by job and connection."""
 
-    def __init__(self):
-        self.list = []
-
-    def add(self, began, ended, linger_s=6):
-        self.list.append((began, ended + int(linger_s * 1e9)))
-
-    def meets(self, began, ended):
-        return any(a <= ended and b >= began for a, b in self.list)
+    def __init__(self, path):
+        self.answers, self.cut, self.reset, self.broken = collections.defaultdict(list), collections.defaultdict(list), set(), []
+        for line in path.read_text().splitlines():
+            what, ns, rest = line.split(" ", 2)
+            if what == "X":
+                self.broken.append(rest)
+                continue
+            conn, *rest = rest.split(" ")
+            if what == "C":
+                self.cut[conn].append(int(ns))
+            elif what == "R":
+                self.reset.add((conn, rest[0]))
+            else:
+                stream, job, uuid, collapse, status, word, spoiled = rest
+                self.answers[job].append(Answer(int(ns), conn, stream, uuid, collapse, int(status), word, spoiled))
 
 
 class Standin:
     """apns_trouble.py under our hand."""
 
     def __init__(self, folder, seed):
-        self.folder, self.seed, self.starts, self.events = folder, seed, 0, Events()
+        self.folder, self.seed, self.starts = folder, seed, 0
+        self.killed, self.frozen = {}, []  # pid -> ns; (began, ended) of the long ones
         self.port = free_ports(1)[0]
         self.mode_now = "calm"
         self.lock = threading.Lock()
@@ -87,10 +103,9 @@ class Standin:
             self.process.stdin.flush()
 
     def kill(self, down_s):
-        began = time.monotonic_ns()
         self.process.kill()
         self.process.wait()
-        self.events.add(began, time.monotonic_ns())
+        self.killed[str(self.process.pid)] = time.monotonic_ns()
         time.sleep(down_s)
         self.start()
 
@@ -99,13 +114,12 @@ class Standin:
         self.process.send_signal(signal.SIGSTOP)
         time.sleep(seconds)
         self.process.send_signal(signal.SIGCONT)
-        self.events.add(began, time.monotonic_ns())
+        if seconds >= LONG:
+            self.frozen.append((began, time.monotonic_ns()))
 
     def stop(self):
         self.process.stdin.close()
-        said = self.process.stdout.read()
-        self.process.wait(20)
-        return said
+        assert self.process.wait(20) == 0, (self.folder / "standin.err").read_text()[-2000:]
 
 
 class Proof:
@@ -117,7 +131,7 @@ class Proof:
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="im-apns-proof-"))
         self.given, self.open, self.killed, self.hups, self.greeted = 0, 0, 0, 0, 0
         self.done, self.began = False, time.monotonic()
-        self.memory, self.kill_events = [], Events()
+        self.memory, self.kills_ns = [], []
         self.troubles = collections.Counter()
         self.failed = []
 
@@ -244,10 +258,9 @@ class Proof:
 
     def kill_bridge(self):
         self.greeted = self.service.greeted
-        began = time.monotonic_ns()
         self.bridge.process.kill()
         self.bridge.process.wait()
-        self.kill_events.add(began, time.monotonic_ns())
+        self.kills_ns.append(time.monotonic_ns())
         self.killed += 1
         self.bridge.start()
 
@@ -312,40 +325,36 @@ class Proof:
                 self.verdicts = list(self.service.verdicts.values())
                 if self.bridge.stop() != 0:
                     self.failed.append(f"exit status {self.bridge.process.returncode} after SIGTERM")
-        said = self.standin.stop()
-        if said:
-            self.failed.append(f"the stand-in stumbled: {said}")
+        self.standin.stop()
         return self.check()
 
     # ---- what came of it
 
-    def read_answers(self):
-        answers, cut = collections.defaultdict(list), collections.defaultdict(list)
-        for line in (self.folder / "standin.log").read_text().splitlines():
-            what, ns, conn, *rest = line.split(" ")
-            if what == "C":
-                cut[conn].append(int(ns))
-            else:
-                job, uuid, collapse, status, word, spoiled = rest
-                answers[job].append((int(ns), conn, uuid, collapse, int(status), word, spoiled))
-        return answers, cut
-
-    def doubt(self, cut, first, again):
-        """What may have swallowed the answer to the first."""
-        ns, conn, spoiled = first[0], first[1], first[6]
-        near = int(0.5e9)
-        if spoiled != "-" or any(at >= ns for at in cut.get(conn, [])):
-            return True
-        return self.kill_events.meets(ns - near, again[0]) or self.standin.events.meets(ns - near, again[0])
+    def swallowed(self, log, first):
+        """What kept the bridge from hearing this answer, None: nothing."""
+        def soon(ns):
+            return first.ns <= ns <= first.ns + SOON
+        if first.spoiled != "-":
+            return first.spoiled
+        if any(map(soon, log.cut.get(first.conn, []))):
+            return "connection ended"
+        if (first.conn, first.stream) in log.reset:
+            return "given up"
+        if soon(self.standin.killed.get(first.conn.split(".")[0], 0)):
+            return "stand-in killed"
+        if any(map(soon, self.kills_ns)):
+            return "bridge killed"
+        return "frozen" if any(began <= first.ns <= ended + SOON for began, ended in self.standin.frozen) else None
 
     def check(self):
         rows = self.bridge.rows()
         by_key = {r["key"]: r for r in rows}
         db = sqlite3.connect(self.bridge.state / "outbox.db")
         ends = collections.Counter(row for row, in db.execute("SELECT row FROM proof"))
-        answers, cut = self.read_answers()
-        yes = {job: [a for a in list_ if a[4] == 200] for job, list_ in answers.items()}
-        wrong = collections.defaultdict(list)
+        log = Log(self.folder / "standin.log")
+        yes = {job: [a for a in list_ if a.status == 200] for job, list_ in log.answers.items()}
+        wrong = collections.defaultdict(list, {"rule broken at the stand-in": log.broken})
+        why = collections.Counter()  # what swallowed the answers
         for n in range(self.given):
             if f"j{n}" not in by_key:
                 wrong["lost"].append(f"j{n}")
@@ -355,27 +364,36 @@ class Proof:
                 wrong["not ended"].append(key)
             if ends[r["row"]] != 1:
                 wrong["not ended once"].append((key, ends[r["row"]]))
-            if len({a[2:4] for a in answers.get(key, [])}) > 1:
+            if len({(a.uuid, a.collapse) for a in log.answers.get(key, [])}) > 1:
                 wrong["other ids"].append(key)
             if state == "accepted" and not got:
                 wrong["accepted by nobody"].append(key)
             if got and (state != "accepted" or len(got) > 1) and not r["flags"] & 1:
                 wrong["not marked maybe_dup"].append((key, state, len(got)))
-            wrong["repeated without doubt"] += [(key, a[:2], b[:2]) for a, b in zip(got, got[1:]) if not self.doubt(cut, a, b)]
-        dropped = {(v.user, v.device) for v in self.verdicts if v.state == pb.TOKEN_STATE_INVALID}
+            if len(got) - (state == "accepted") > r["recovered"] + r["attempts"]:
+                wrong["repeated without knowing"].append((key, len(got), r["recovered"], r["attempts"]))
+            causes = [self.swallowed(log, a) for a in got[:-1]]
+            why.update(causes)
+            if None in causes:
+                wrong["repeated without doubt"].append((key, causes, got))
+        dropped, suspected = self.judged(pb.TOKEN_STATE_INVALID), self.judged(pb.TOKEN_STATE_SUSPECT)
+        told = {(r["user"], r["device"]) for r in rows if any(a.word in WORDS or a.status == 410 for a in log.answers.get(r["key"], []))}
+        wrong["token judged without a word of it"] = sorted((dropped | suspected) - told)
         alive = [d for d in dropped if not is_dead(token_of(d[1]))]
         if len(alive) > BELIEVED * len(APPS) * self.troubles["mass"]:
             wrong["tokens lost"] = alive
         wrong = {k: v for k, v in wrong.items() if v}
-        report = self.report(rows, answers, yes)
-        suspected = {(v.user, v.device) for v in self.verdicts if v.state == pb.TOKEN_STATE_SUSPECT}
-        report.update(tokens_suspected=len(suspected), tokens_dropped=len(dropped), of_them_alive=len(alive),
+        report = self.report(rows, log.answers, yes)
+        report.update(swallowed_by=dict(why.most_common()), tokens_suspected=len(suspected), tokens_dropped=len(dropped), of_them_alive=len(alive),
                       wrong={what: [len(list_), *list_[:5]] for what, list_ in wrong.items()}, failed=self.failed,
                       verdict="BROKEN" if wrong or self.failed else "holds")
         return not wrong and not self.failed, report
 
+    def judged(self, state):
+        return {(v.user, v.device) for v in self.verdicts if v.state == state}
+
     def report(self, rows, answers, yes):
-        kinds = collections.Counter(f"{a[4]} {a[5]}" + (f" ({a[6]})" if a[6] != "-" else "") for list_ in answers.values() for a in list_)
+        kinds = collections.Counter(f"{a.status} {a.word}" + (f" ({a.spoiled})" if a.spoiled != "-" else "") for list_ in answers.values() for a in list_)
         quarter = max(1, len(self.memory) // 4)
         return {
             "seed": self.seed, "seconds": round(time.monotonic() - self.began), "jobs": self.given, "bridge_kills": self.killed, "hups": self.hups,

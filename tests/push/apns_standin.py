@@ -126,7 +126,7 @@ class Conn(asyncio.Protocol):
             if e.stream_id <= self.said:
                 asyncio.ensure_future(self.serve(self.requests[e.stream_id]))
         elif isinstance(e, h2.events.StreamReset):
-            self.standin.resets.append(e.stream_id)
+            self.standin.resets.append((self, e.stream_id))
             self.requests.pop(e.stream_id, None)
         elif isinstance(e, h2.events.PingReceived):
             self.pings += 1

@@ -2,8 +2,10 @@
 The stand-in as a process of its own, full of trouble: it can be killed and stopped, and answers every word of Apple's table, GOAWAYs, resets,
 garbage and silence, by a seed. What it answered it has written down before, line by line, so that it outlives a kill -9:
 
-    A ns conn job apns-id collapse-id status word spoiled     spoiled: the answer did not get there whole, for this reason
-    C ns conn                                                 it ended this connection itself
+    A ns conn stream job apns-id collapse-id status word spoiled     spoiled: the answer did not get there whole, for this reason
+    C ns conn                                                        this connection has ended, whoever ended it
+    R ns conn stream                                                 the bridge has given up this request
+    X ns text                                                        the bridge or the stand-in itself broke a rule
 
 Commands on standard input, one a line: a mode of MODES, and for `config` its word. usage: apns_trouble.py PORT SEED FOLDER
 """
@@ -29,11 +31,11 @@ MODES = ("fine", "calm", "throttle", "config", "mass", "goaway", "limits")
 SHARE = 0.06  # of the answers in `calm`
 
 
-class Nothing(list):
-    """What the tests look at afterwards and a hundred thousand requests need not keep."""
+class Tell:
+    """In place of a list that the tests look at afterwards: a hundred thousand requests need not be kept, and what matters is written down."""
 
-    def append(self, item):
-        pass
+    def __init__(self, fn=lambda item: None):
+        self.append = fn
 
 
 def is_dead(token):
@@ -48,7 +50,10 @@ class Trouble(apns_standin.Standin):
         self.rng = random.Random(seed)
         self.log = os.open(f"{folder}/standin.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self.mode, self.word, self.seen, self.good = "fine", None, 0, set()
-        self.requests = self.accepted = self.lost = self.resets = Nothing()
+        self.requests = self.accepted = Tell()
+        self.lost = Tell(lambda conn: self.write("C", time.monotonic_ns(), self.name_of(conn)))
+        self.resets = Tell(lambda r: self.write("R", time.monotonic_ns(), self.name_of(r[0]), r[1]))
+        self.errors = Tell(lambda e: self.write("X", time.monotonic_ns(), repr(e)))
         self.fault = self.decide
 
     def check_jwt(self, r):
@@ -62,11 +67,15 @@ class Trouble(apns_standin.Standin):
     def write(self, *fields):
         os.write(self.log, (" ".join(map(str, fields)) + "\n").encode())
 
+    @staticmethod
+    def name_of(conn):
+        return f"{os.getpid()}.{conn.number}"
+
     def note(self, conn, r, status, word, spoiled="-"):
-        self.write("A", time.monotonic_ns(), f"{os.getpid()}.{conn.number}", r.job, r["apns-id"], r["apns-collapse-id"], status, word or "-", spoiled)
+        self.write("A", time.monotonic_ns(), self.name_of(conn), r.stream, r.job, r["apns-id"], r["apns-collapse-id"], status, word or "-", spoiled)
 
     def end(self, conn):
-        self.write("C", time.monotonic_ns(), f"{os.getpid()}.{conn.number}")
+        self.lost.append(conn)
         conn.abort()
 
     # ---- one request
@@ -75,6 +84,8 @@ class Trouble(apns_standin.Standin):
         if not self.is_open(conn, r):
             return True  # a GOAWAY of the same moment says that it was not looked at
         r.job = r.json["im"]["msgid"]
+        if not conn.trusted and len(conn.requests) > 1:
+            self.errors.append(f"{len(conn.requests)} streams where one was allowed")
         self.seen += 1
         verdict = self.check(conn, r)
         if verdict[0] == 200:
@@ -216,8 +227,6 @@ def main():
         for line in sys.stdin:
             assert line.split()[0] in MODES, line
             standin.call(command, standin, line)
-    if standin.errors:
-        print(f"errors {len(standin.errors)} {standin.errors[0]!r}", flush=True)
 
 
 if __name__ == "__main__":
