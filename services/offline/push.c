@@ -193,6 +193,8 @@ static void on_row(void *arg, const Im__Bus__StoredPush *row)
 
 	if (f && row->position)
 		feed_row(f, row->position);
+	else if (strncmp(row->key, PUSH_ICON_KEY, sizeof(PUSH_ICON_KEY) - 1) == 0)
+		icon_restore(p, row->key + sizeof(PUSH_ICON_KEY) - 1);
 }
 
 enum im_status push_create(struct im_loop *loop, const struct im_settings *settings, struct store *store, struct roster *roster,

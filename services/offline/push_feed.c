@@ -328,15 +328,20 @@ static void on_read(void *arg, enum im_status st)
 		read_on(f);
 }
 
-static bool has_room(const struct push_feed *f)
+bool feed_has_room(const struct push_feed *f)
 {
-	return f->up && !f->full && f->n_frames < FRAMES_MOST && f->n_waits < WAITS_MOST;
+	return f->up && !f->full && f->n_frames < FRAMES_MOST;
+}
+
+bool feed_confirmed(const struct push_feed *f, uint64_t frame)
+{
+	return f->frames >= frame && (!f->first || f->first->number > frame);
 }
 
 /* A feed that was never here begins with what is new: nobody wants to be woken for last month. */
 static void read_on(struct push_feed *f)
 {
-	if (f->reading || f->push->stopped || (f->placed && !has_room(f)))
+	if (f->reading || f->push->stopped || (f->placed && !(feed_has_room(f) && f->n_waits < WAITS_MOST)))
 		return;
 	f->reading = true;
 	f->came = f->failed = false;

@@ -7,10 +7,15 @@
 #include "push_decide.h"
 
 #define PUSH_CLOCK_MS 60000  /* a moment further ahead than this was written before the clock was set back */
+#define PUSH_ICON_KEY "b/"   /* of the store's rows */
 #define PUSH_ACTIVE_MS 30000 /* head start of a device that is in use, before the others ring */
 
 struct push_feed;
 struct push_answers;
+
+struct push_readers { /* oldest first */
+	struct push_reader *first, *last;
+};
 
 struct push {
 	struct im_loop *loop;
@@ -23,8 +28,8 @@ struct push {
 	struct im_timer *tick;
 	char start[17];              /* of this process */
 	struct push_feed *feeds;
-	struct push_reader *readers, *readers_last; /* users who have read something, oldest first */
-	size_t n_readers;
+	struct push_readers readers, served; /* users who have read something; ... of whom the bridge has not confirmed the jobs */
+	size_t n_readers;            /* of both */
 	struct push_ticket *tickets; /* under way */
 	size_t n_tickets;
 	uint64_t queries;            /* numbered over all feeds */
@@ -73,6 +78,8 @@ void feed_up(struct push_feed *f, const Im__Push__Up *up);
 void feed_tick(struct push_feed *f);
 void feed_turn_end(struct push_feed *f);
 bool feed_add(struct push_feed *f, Im__Push__Job *job, uint64_t row); /* takes job over; false: out of memory or not up */
+bool feed_has_room(const struct push_feed *f);                        /* the bridge takes jobs, and not too many wait for it */
+bool feed_confirmed(const struct push_feed *f, uint64_t frame);       /* and all before it */
 void feed_answer(struct push_feed *f, Im__Push__Ticket *t);           /* takes t over */
 void feed_query(struct push_feed *f, const char *json, push_answer_fn *done, void *arg);
 Im__Push__Job *feed_job(const char *key, enum _Im__Push__Kind kind, const struct push_device *d, const char *conv, uint64_t seq);
@@ -85,6 +92,7 @@ void notice_stop(struct push *p);
 void icon_start(struct push *p);
 void icon_stop(struct push *p);
 void icon_tick(struct push *p);
+void icon_restore(struct push *p, const char *user); /* at start: what the store had under PUSH_ICON_KEY */
 /* What is known without the store: everything but seen_ms and badge. */
 void icon_gather(const struct push *p, const struct push_device *d, struct push_badge_facts *out);
 

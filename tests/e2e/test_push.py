@@ -216,25 +216,48 @@ def test_a_verdict_counts_for_the_registration_it_speaks_of(im, bridge):
     unregister(im, "alice:phone")
 
 
+def shown_and_read(im, apple, pad, user):
+    """The phone was told a number; then everything is read on the pad. Returns that number."""
+    ack = send(im, "bob", f"u/{user}", "one")
+    while (job := apple.job(15)).key != ack["msgid"]:
+        pass  # this feed has what was sent before it, too
+    while (shown := apple.ticket(job)).verdict == pb.VERDICT_HOLD:  # the pad has a head start
+        time.sleep(0.2)
+    assert shown.verdict == pb.VERDICT_SEND and shown.badge >= 1
+    for conv in [c["conv"] for c in pad.request("conversations")["conversations"]]:
+        pad.publish("im/v1/ack", json.dumps([{"conv": conv, "read": 2**53 - 1 if conv != "u/bob" else ack["seq"]}]))
+    return shown.badge
+
+
+def corrected(apple, device, than):
+    """The job of the badge alone, asked for."""
+    job = apple.job(30)
+    assert (job.kind, job.device, job.key, job.conv) == (pb.KIND_BADGE, device, "badge", "")
+    ticket = apple.ticket(job)
+    assert (ticket.verdict, ticket.has_badge, ticket.title, ticket.body) == (pb.VERDICT_SEND, True, "", "") and ticket.badge < than
+    return job
+
+
 def test_what_is_read_elsewhere_corrects_the_number_on_an_icon(im):
-    register(im, "dave:phone", provider="apns")
-    with Bridge(im, "apns") as apple, Client(im, "dave", "pad") as pad:
-        pad.subscribe("im/v1/in/#")
-        ack = send(im, "bob", "u/dave", "one")
-        while (job := apple.job(15)).key != ack["msgid"]:
-            pass  # this feed has what was sent before it, too
-        while (shown := apple.ticket(job)).verdict == pb.VERDICT_HOLD:  # the pad has a head start
-            time.sleep(0.2)
-        assert shown.verdict == pb.VERDICT_SEND and shown.badge >= 1
-        for conv in [c["conv"] for c in pad.request("conversations")["conversations"]]:
-            pad.publish("im/v1/ack", json.dumps([{"conv": conv, "read": 2**53 - 1 if conv != "u/bob" else ack["seq"]}]))
-        job = apple.job(30)
-        assert (job.kind, job.device, job.key, job.conv) == (pb.KIND_BADGE, "dave:phone", "badge", "")
-        ticket = apple.ticket(job)
-        assert (ticket.verdict, ticket.has_badge, ticket.title, ticket.body) == (pb.VERDICT_SEND, True, "", "") and ticket.badge < shown.badge
+    """... also if the service is killed before it has told the bridge, and never twice once that has it."""
+    for user in ("dave", "carol"):
+        register(im, f"{user}:phone", TOKEN[:-2] + user[:1].encode().hex(), provider="apns")
+    with Bridge(im, "apns") as apple, Client(im, "dave", "pad") as dave, Client(im, "carol", "pad") as carol:
+        for pad in (dave, carol):
+            pad.subscribe("im/v1/in/#")
+        than = {"dave:phone": shown_and_read(im, apple, dave, "dave")}
+        job = corrected(apple, "dave:phone", than["dave:phone"])
         ticket = apple.ticket(job)  # it shows that now
         assert ticket.verdict == pb.VERDICT_CANCEL and ticket.reason in ("no_badge", "same_badge")
-    unregister(im, "dave:phone")
+        than["carol:phone"] = shown_and_read(im, apple, carol, "carol")
+        time.sleep(0.5)  # the reads are durable; ten seconds are gathered
+        im.kill("im-offline")
+        corrected(apple, "carol:phone", than["carol:phone"])
+        time.sleep(1)  # it is confirmed, and nothing is owed any more
+        im.kill("im-offline")
+        assert carol.request("conversations", timeout=30)["ok"]
+        apple.no_job(2)
+    unregister(im, "dave:phone", "carol:phone")
 
 
 def registrations(im, user):
