@@ -23,12 +23,16 @@ class Process:
         lines = [x for x in (im.dir / "broker.conf").read_text().splitlines() if x.split(" ")[0].removeprefix("plugin_opt_") not in settings]
         (folder / "bridge.conf").write_text("\n".join([*lines, *(f"plugin_opt_{k} {v}" for k, v in settings.items())]) + "\n")
         self.log_path = folder.parent / "log"
-        self.process, self.env = None, {}
+        self.process, self.env, self.command, self.cwd = None, {}, [f"im-{provider}-bridge"], None
+
+    prepare = None  # runs in the new process
 
     def start(self, killpoint=None):
         env = {**self.im.environment(), **self.env, **({"IM_KILLPOINT": killpoint} if killpoint else {})}
         with open(self.log_path, "a") as log:
-            self.process = subprocess.Popen([BUILD / f"bin/im-{self.provider}-bridge", "--config", self.dir / "bridge.conf"], env=env, stderr=log)
+            program, *more = self.command
+            self.process = subprocess.Popen([BUILD / "bin" / program, *more, "--config", self.dir / "bridge.conf"], env=env, stderr=log, cwd=self.cwd,
+                                            preexec_fn=self.prepare)
         return self
 
     def stop(self, sig=signal.SIGTERM, timeout=15):
