@@ -44,6 +44,7 @@ SOON = int(5e9)  # ns: an answer that was not swallowed by then has been heard
 LONG = 10  # s: a freeze in which requests time out
 APPS = ("chat", "news", "odd")  # the last has a key of its own, which is what is wrong with it
 BELIEVED = 4  # lib/push/guard.h: PUSH_GUARD_IN_ROW - 1
+MASS = 4 * BELIEVED * len(APPS)  # verdicts that a wave of dead tokens goes on for
 OPEN = 6000  # jobs under way
 ENDED_ONCE = """CREATE TABLE IF NOT EXISTS proof(row INTEGER, state INTEGER);
 CREATE TRIGGER IF NOT EXISTS proof_ends AFTER UPDATE OF state ON job WHEN new.state >= 4 OR old.state >= 4
@@ -130,7 +131,7 @@ class Proof:
         self.tickets = random.Random(f"{seed} tickets")
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="im-apns-proof-"))
         self.given, self.open, self.killed, self.hups, self.greeted = 0, 0, 0, 0, 0
-        self.done, self.began = False, time.monotonic()
+        self.done, self.ending, self.tail, self.began = False, False, max(50, jobs // 20), time.monotonic()
         self.memory, self.kills_ns = [], []
         self.troubles = collections.Counter()
         self.failed = []
@@ -186,10 +187,11 @@ class Proof:
         return t
 
     def may_give(self):
-        """As fast as they go, but no faster than the kills come, and each trouble once."""
-        troubles = sum(self.troubles.values())
-        share = min((self.killed + 1) / (self.kills + 1), 1 if troubles > len(TROUBLES) else troubles / len(TROUBLES))
-        return self.given - self.at_open + self.open < OPEN and self.given < self.jobs * share and len(self.service.frames) < 30
+        """As fast as they go, but no faster than the kills come, and each trouble once. The last come after the last death, among GOAWAYs: what is
+        forgotten then no start finds again."""
+        share = min((self.killed + 1) / max(1, self.kills), sum(self.troubles.values()) / len(TROUBLES), 1)
+        most = self.jobs if self.ending else (self.jobs - self.tail) * share
+        return self.given - self.at_open + self.open < OPEN and self.given < most and len(self.service.frames) < 30
 
     def give(self):
         while not self.done and self.given < self.jobs:
@@ -213,7 +215,7 @@ class Proof:
         while not self.done:
             s = self.stats()
             trouble = s and (any(c["breaker"] == "config" for c in s["channels"]) or s["suspects"] > 20)
-            if trouble and self.standin.mode_now.split()[0] not in ("config", "mass"):
+            if trouble and self.standin.mode_now not in ("config", "mass"):
                 self.hup()
             if s and time.monotonic() - told > 10:
                 told = time.monotonic()
@@ -235,13 +237,20 @@ class Proof:
             self.memory.append((self.given, kib))
         return kib
 
+    def last(self, kind, unit):
+        """As long as the trouble lasts: a second for those that close a breaker; dead tokens until enough was heard of them to judge the guard."""
+        time.sleep(1 if kind in ("config", "mass") else unit)
+        heard, until = len(self.service.verdicts), time.monotonic() + 5
+        while kind == "mass" and len(self.service.verdicts) < heard + MASS and time.monotonic() < until and not self.done:
+            time.sleep(0.05)
+
     def trouble(self):
         """One trouble after another, all of them in each round."""
         rng, unit = random.Random(f"{self.seed} trouble"), 3 if self.jobs >= 20000 else 0.5
         long_freezes = self.long_freezes
-        while not self.done and self.given < self.jobs:
+        while not self.done and not (self.killed == self.kills and self.given >= self.jobs - self.tail):
             for kind in rng.sample(TROUBLES, len(TROUBLES)):
-                if self.done or self.given == self.jobs:
+                if self.done:
                     break
                 self.troubles[kind] += 1
                 if kind == "kill":
@@ -250,10 +259,15 @@ class Proof:
                     self.standin.freeze(16 if long_freezes > 0 else unit * rng.random())
                     long_freezes -= 1
                 else:
-                    self.standin.mode(f"config {rng.randrange(100)}" if kind == "config" else kind)
-                    time.sleep(1 if kind in ("config", "mass") else unit)
+                    self.standin.mode(kind)
+                    self.last(kind, unit)
                 self.standin.mode("calm")
                 time.sleep(unit * (0.5 + rng.random()))
+        self.standin.mode("goaway")
+        self.ending, until = True, time.monotonic() + 20
+        while not self.done and time.monotonic() < until and (self.given < self.jobs or self.service.frames):
+            time.sleep(0.05)
+        time.sleep(2.5)  # so that some are sent in it
         self.standin.mode("fine")
 
     def kill_bridge(self):
@@ -267,15 +281,24 @@ class Proof:
     def kill_again_and_again(self):
         for i in range(self.kills):
             until = time.monotonic() + 40
-            moment = int(self.jobs * (i + self.rng.random()) / (self.kills + 1))
+            moment = int((self.jobs - self.tail) * (i + self.rng.random()) / self.kills)
             while self.given < moment and not self.done and time.monotonic() < until:
                 if self.bridge.process.poll() is not None:
                     raise AssertionError(f"the bridge ended by itself: {self.bridge.process.returncode}: {self.bridge.log()[-1000:]}")
                 time.sleep(0.005)
             if self.done:
                 return
-            time.sleep(self.rng.random() * self.rng.choice([0.02, 0.2, 0.6]))
+            self.wait_a_moment(self.rng.choice([None, 0.02, 0.2, 0.6]))
             self.kill_bridge()
+
+    def wait_a_moment(self, most_s):
+        """None: until something was just confirmed, which is when it must be durable."""
+        if most_s is not None:
+            time.sleep(self.rng.random() * most_s)
+            return
+        with self.service.changed:
+            before = self.service.stored
+            self.service.changed.wait_for(lambda: self.service.stored > before, 1)
 
     # ---- all of it
 

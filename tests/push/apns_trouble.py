@@ -7,7 +7,7 @@ garbage and silence, by a seed. What it answered it has written down before, lin
     R ns conn stream                                                 the bridge has given up this request
     X ns text                                                        the bridge or the stand-in itself broke a rule
 
-Commands on standard input, one a line: a mode of MODES, and for `config` its word. usage: apns_trouble.py PORT SEED FOLDER
+Commands on standard input, one a line: a mode of MODES. usage: apns_trouble.py PORT SEED FOLDER
 """
 import asyncio
 import os
@@ -49,7 +49,7 @@ class Trouble(apns_standin.Standin):
         self.port = port
         self.rng = random.Random(seed)
         self.log = os.open(f"{folder}/standin.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        self.mode, self.word, self.seen, self.good = "fine", None, 0, set()
+        self.mode, self.seen, self.good = "fine", 0, set()
         self.requests = self.accepted = Tell()
         self.lost = Tell(lambda conn: self.write("C", time.monotonic_ns(), self.name_of(conn)))
         self.resets = Tell(lambda r: self.write("R", time.monotonic_ns(), self.name_of(r[0]), r[1]))
@@ -105,10 +105,10 @@ class Trouble(apns_standin.Standin):
         if self.mode == "mass":
             return self.dead(r)
         if self.mode == "config":
-            return (*self.word, {})
+            return (*self.rng.choice(CONFIG), {})
         if self.mode == "throttle" and self.rng.random() < 0.8:
             return self.busy(conn, r)
-        if self.mode == "goaway" and self.seen % 20 == 0 and not self.goaway(conn, r):
+        if self.mode == "goaway" and self.seen % 10 == 0 and not self.goaway(conn, r):
             return None
         if self.mode == "limits" and self.seen % 30 == 0:
             self.move_limit(conn)
@@ -197,7 +197,13 @@ class Trouble(apns_standin.Standin):
         return getattr(conn, "taken", 0)
 
     def goaway(self, conn, r):
-        """False: this stream is above what was said."""
+        """False: this stream is above what was said, or has been dealt with."""
+        if self.rng.random() < 0.3:
+            self.note(conn, r, 200, None, "goaway")
+            conn.taken = max(self.taken(conn), r.stream)
+            conn.goaway(conn.taken)
+            asyncio.get_running_loop().call_later(0.02, self.end, conn)
+            return False
         last = max(self.taken(conn), self.rng.choice([r.stream, r.stream - 2, r.stream - 4, 2**31 - 1]))
         conn.goaway(last, self.rng.choice([None, "Shutdown", "BadCertificate" if self.rng.random() < 0.02 else "IdleTimeout"]))
         if self.rng.random() < 0.3:
@@ -211,9 +217,8 @@ class Trouble(apns_standin.Standin):
             asyncio.get_running_loop().call_later(0.5, conn.set_limit, 100)
 
 
-def command(standin, line):
-    mode, *more = line.split()
-    standin.word = CONFIG[int(more[0]) % len(CONFIG)] if more else None
+def command(standin, mode):
+    assert mode in MODES, mode
     standin.mode = mode
 
 
@@ -225,8 +230,7 @@ def main():
     with Trouble(folder, port, seed, keys, {"com.example.chat", "com.example.news", "com.example.odd"}) as standin:
         print("listening", flush=True)
         for line in sys.stdin:
-            assert line.split()[0] in MODES, line
-            standin.call(command, standin, line)
+            standin.call(command, standin, line.strip())
 
 
 if __name__ == "__main__":
