@@ -90,6 +90,7 @@ static void answer(struct pool *p, struct slot *slot, struct request *r)
 		.body = r->cut ? "" : im_buf_text(&r->answer),
 		.len = r->cut ? 0 : r->answer.len,
 		.retry_after = r->retry_after,
+		.attempt = r->attempt,
 		.other_env = r->other_env,
 		.certificate = !p->spec.token,
 		.now_ms = apns_wall_ms(),

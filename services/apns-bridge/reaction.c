@@ -56,6 +56,10 @@ static const struct row rows[] = {
 };
 #define ROWS (sizeof(rows) / sizeof(rows[0]))
 
+#define BUSY_MS 5000        /* least waits after a 5xx */
+#define BUSY_LONG_MS 900000
+#define BUSY_LONG_FROM 4u   /* attempts */
+
 /* A token's time below this is in seconds: in milliseconds it would be before 1973. */
 #define SECONDS_BELOW 100000000000LL
 
@@ -137,6 +141,12 @@ static enum push_class class_of_row(const struct row *row, int status, const str
 	return row->class;
 }
 
+/* A chat does not wait the 15 minutes that Apple asks for at once; who is still told so the fourth time does. */
+static int64_t busy_ms(unsigned attempt)
+{
+	return attempt < BUSY_LONG_FROM ? BUSY_MS : BUSY_LONG_MS;
+}
+
 unsigned reaction_of(const struct reaction_case *c, struct push_result *out)
 {
 	int64_t since = 0;
@@ -164,6 +174,8 @@ unsigned reaction_of(const struct reaction_case *c, struct push_result *out)
 		out->invalid_since_ms = since;
 	if (c->retry_after[0])
 		out->retry_after_ms = push_retry_after(c->retry_after, c->now_ms);
+	if (out->class == PUSH_RETRY && c->status >= 500 && out->retry_after_ms < busy_ms(c->attempt))
+		out->retry_after_ms = busy_ms(c->attempt);
 	return act;
 }
 

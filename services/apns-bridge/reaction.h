@@ -21,6 +21,7 @@ struct reaction_case {
 	const void *body;         /* need not be whole, JSON or text */
 	size_t len;
 	const char *retry_after;  /* the header's value; "" = none */
+	unsigned attempt;         /* 1 = the first */
 	bool other_env;           /* the app has another environment that the token may be of */
 	bool certificate;         /* the connection shows one: no provider token is expected */
 	int64_t now_ms;           /* UTC */

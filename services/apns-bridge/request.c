@@ -45,6 +45,7 @@ static bool fill(struct request *r, const struct push_send *s, bool minimal, con
 	enum payload_kind kind = payload_write(&spec, &r->body);
 
 	r->row = s->row;
+	r->attempt = s->attempt;
 	r->other_env = app->other_env;
 	r->type = kind == PAYLOAD_BACKGROUND ? "background" : "alert";
 	r->priority = kind == PAYLOAD_ALERT ? "10" : "5";

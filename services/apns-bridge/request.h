@@ -16,6 +16,7 @@
 struct request {
 	struct request *prev, *next; /* waiting in the pool, under way on a connection, or done (utlist.h) */
 	uint64_t row;
+	unsigned attempt;            /* 1 = the first */
 	bool other_env;              /* the app serves another environment too */
 
 	char path[sizeof("/3/device/") + REQUEST_TOKEN_MAX];

@@ -152,7 +152,7 @@ static struct item *item_create(struct drive *d, json_t *spec, uint64_t row)
 	i->ticket.badge = (uint32_t)number_of(spec, "badge");
 	i->ticket.silent = json_is_true(json_object_get(spec, "silent"));
 	i->send.row = row;
-	i->send.attempt = 1;
+	i->send.attempt = json_object_get(spec, "attempt") ? (unsigned)number_of(spec, "attempt") : 1;
 	i->send.job = &i->job;
 	i->send.ticket = &i->ticket;
 	(void)snprintf(uuid, sizeof(uuid), "00000000-0000-4000-8000-%012llx", (unsigned long long)row);

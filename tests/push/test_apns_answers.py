@@ -93,6 +93,13 @@ def test_retry_after_is_told(drive, standin):
     assert (r["class"], r["retry_after_ms"]) == ("retry", 7000)
 
 
+@pytest.mark.parametrize("status, reason, attempt, least_ms", [(500, "InternalServerError", 1, 5000), (503, "Shutdown", 3, 5000), (503, "ServiceUnavailable", 4, 900000),
+                                                               (408, None, 4, 0)])
+def test_a_busy_server_is_left_alone_the_longer_the_more_often_it_said_so(drive, standin, status, reason, attempt, least_ms):
+    standin.fault = always(status, reason)
+    assert drive.ask(attempt=attempt)["retry_after_ms"] == least_ms
+
+
 def test_invalid_provider_token_costs_no_token_and_no_mint(drive, standin):
     standin.fault = always(403, "InvalidProviderToken")
     for r in drive.sends(30):

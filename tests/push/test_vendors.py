@@ -281,6 +281,32 @@ def test_no_secret_is_in_the_log(vendor):
         assert secret_ not in log
 
 
+@pytest.mark.parametrize("v", VENDORS, ids=lambda v: v.name)
+def test_wrong_files_stop_the_start_with_a_sentence(place, make, tmp_path, v):
+    """The secret's file: empty, for all to read, not there; an account that is none, or whose key is of another kind."""
+    keys = v.keys(tmp_path, "https://localhost:1")
+    name, path = next((k, p) for k, p in keys.items() if k in ("service_account_file", "client_secret_file", "app_secret_file", "master_secret_file"))
+
+    def refused(says):
+        d = make(v.name)
+        d.app(**keys, ca_file=place.ca_file)
+        e = d.start()
+        assert e["event"] == "refused" and f"{v.name}.chat.conf:" in e["text"] and name in e["text"] and says in e["text"], e
+    path.chmod(0o644)
+    refused("chmod 600")
+    if v is Harmony:
+        account = json.loads(path.read_text())
+        for changes, says in (({"key_id": None}, "lacks"), ({"private_key": certs.key_pem(certs.p256()).decode()}, "RSA"), ({"private_key": "x"}, "RSA")):
+            certs.write_secret(path, json.dumps({**account, **changes}).encode())
+            refused(says)
+        certs.write_secret(path, b"{")
+        refused("is not JSON")
+    certs.write_secret(path, b"")
+    refused("is empty")
+    path.unlink()
+    refused("cannot be opened")
+
+
 def test_huawei_names_the_bad_token_in_a_string_of_json(place, make, tmp_path):
     with Standin(place.server) as s:
         s.route(Huawei.auth, Huawei.token)
