@@ -22,6 +22,7 @@
 #define CONNECT_BURST 5      /* connections at once: the most usual max_conns and one */
 #define REFUSED_REST_MS 50   /* after a refused stream, doubling */
 #define REFUSED_REST_MOST_MS 5000
+#define PACE_PART 8          /* of what answers take on average is the newest */
 
 struct slot {
 	struct pool *pool;
@@ -43,6 +44,8 @@ struct pool {
 	unsigned refusals;      /* streams in a row */
 	int64_t rest_until_ms;
 	int64_t full_since_ms;  /* 0: not full */
+	int64_t answered_ms;    /* the newest answer came then */
+	int64_t took_ms;        /* what answers take, the newest counting most */
 	uint64_t connects, failed, unknown_codes;
 	struct pool_goaway goaways[POOL_GOAWAYS];
 };
@@ -98,6 +101,8 @@ static void answer(struct pool *p, struct slot *slot, struct request *r)
 	unsigned act = reaction_of(&c, &r->result);
 
 	p->refusals = 0;
+	p->answered_ms = now_ms(p);
+	p->took_ms += (p->answered_ms - r->since_ms - p->took_ms) / PACE_PART;
 	if (act & REACTION_UNKNOWN)
 		p->unknown_codes++;
 	if (act & REACTION_RECONNECT)
@@ -318,11 +323,17 @@ static void dispatch(struct pool *p)
 	}
 }
 
+/* A peer that answers late has enough to do: with more at once all of it would time out. One that answers nothing may be frozen, and another is not. */
+static bool is_behind(const struct pool *p)
+{
+	return p->took_ms >= apns_times.slow_ms && now_ms(p) - p->answered_ms < apns_times.grow_ms;
+}
+
 /* The first connection for who waits; one more when nine tenths of the streams have been in use for a while. */
 static void grow(struct pool *p)
 {
 	struct count n = count_conns(p);
-	bool full = n.open && n.primed == n.open && n.limit && n.in_flight * 10 >= n.limit * 9;
+	bool full = n.open && n.primed == n.open && n.limit && n.in_flight * 10 >= n.limit * 9 && !is_behind(p);
 
 	if (!full || n.opening)
 		p->full_since_ms = 0;
@@ -361,7 +372,7 @@ void pool_send(struct pool *p, struct request *r)
 
 static int64_t next_due(const struct pool *p)
 {
-	int64_t now = now_ms(p), due = INT64_MAX, at[6];
+	int64_t now = now_ms(p), due = INT64_MAX, at[7];
 	size_t n = 0;
 
 	at[n++] = p->draining ? p->drain_until_ms : 0;
@@ -369,6 +380,7 @@ static int64_t next_due(const struct pool *p)
 	at[n++] = p->connect_at_ms;
 	at[n++] = p->earned_ms;
 	at[n++] = p->full_since_ms ? p->full_since_ms + apns_times.grow_ms : 0; /* when nothing is answered nothing else wakes us */
+	at[n++] = is_behind(p) ? p->answered_ms + apns_times.grow_ms : 0;
 	at[n++] = p->waiting ? p->waiting->since_ms + apns_times.request_ms : 0;
 	while (n-- > 0)
 		if (at[n] > now && at[n] < due)

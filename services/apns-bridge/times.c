@@ -13,6 +13,7 @@ struct apns_times apns_times = {
 	.backoff_most_ms = 60000,
 	.connect_each_ms = 1000,
 	.grow_ms = 1000,
+	.slow_ms = 2000,
 	.age_ms = 24 * 3600000LL,
 	.drain_ms = 10000,
 	.last_stream = 1 << 30,

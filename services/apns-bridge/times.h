@@ -12,6 +12,7 @@ struct apns_times {
 	int64_t backoff_least_ms, backoff_most_ms; /* between failed connections */
 	int64_t connect_each_ms; /* one connection is earned so often: Apple takes rapid ones for an attack */
 	int64_t grow_ms;         /* nine tenths of the streams in use for so long: one connection more */
+	int64_t slow_ms;         /* answers that take longer: the peer has enough to do, more connections do not help it */
 	int64_t age_ms;          /* of a connection, then a new one takes over */
 	int64_t drain_ms;        /* what is under way may end by itself for so long */
 	int32_t last_stream;     /* stream ids end at 2^31 - 1 */

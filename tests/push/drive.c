@@ -320,7 +320,7 @@ static void op_times(struct drive *d, json_t *op)
 	} times[] = {
 		{"connect_ms", &apns_times.connect_ms}, {"request_ms", &apns_times.request_ms}, {"ping_idle_ms", &apns_times.ping_idle_ms},
 		{"ping_ack_ms", &apns_times.ping_ack_ms}, {"backoff_least_ms", &apns_times.backoff_least_ms},
-		{"backoff_most_ms", &apns_times.backoff_most_ms}, {"connect_each_ms", &apns_times.connect_each_ms}, {"grow_ms", &apns_times.grow_ms},
+		{"backoff_most_ms", &apns_times.backoff_most_ms}, {"connect_each_ms", &apns_times.connect_each_ms}, {"grow_ms", &apns_times.grow_ms}, {"slow_ms", &apns_times.slow_ms},
 		{"age_ms", &apns_times.age_ms}, {"drain_ms", &apns_times.drain_ms}, {"wall_shift_ms", &apns_times.wall_shift_ms},
 		{"boot_shift_ms", &apns_times.boot_shift_ms},
 	};

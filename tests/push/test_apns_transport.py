@@ -216,6 +216,17 @@ def test_connections_grow_only_under_lasting_load(make, standin, keys):
     assert len(standin.conns) == 3
 
 
+def test_a_server_that_is_behind_gets_no_second_connection(make, standin, keys):
+    """All streams are in use and answers come, but late: more of them at once would time out."""
+    d = make(grow_ms=1000, slow_ms=100)
+    d.app(**keys, endpoint=endpoint(standin.port), max_conns=3)
+    d.start()
+    standin.limit, standin.delay = 5, 0.3
+    d.op("load", n=40, app="chat", token="00" * 32, title="x")
+    assert d.next("loaded", 20)["accepted"] == 40
+    assert len(standin.conns) == 1
+
+
 def test_one_silent_stream_does_not_hold_up_the_rest(make, standin, keys):
     """With room for one stream alone, and that one unanswered, another connection is made: by the clock, since no answer comes."""
     d = make(grow_ms=200, request_ms=6000)
