@@ -16,6 +16,9 @@
 #include "base/clock.h"
 #include "base/killpoint.h"
 #include "base/log.h"
+#include "pack.h"
+#include "roster_feed.h"
+#include "waiter.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -26,7 +29,6 @@
 #ifndef LINK_MARKS /* tests/sim */
 #define LINK_MARKS 4096             /* journal epochs of a node that can matter at once: each start of the broker makes one */
 #endif
-#define LINK_ROSTER_FRAME (128u << 10) /* bytes of roster items in one frame */
 #define LINK_PROTOCOL 1
 #define LINK_PACKET_COST 1024u       /* what a packet costs the broker beyond topic and payload, as the plugin counts (plugin/frame.h) */
 #define LINK_LATE_MS 1000           /* a plugin that works frames off later than this is not serving its clients */
@@ -48,15 +50,6 @@ struct frame {
 	int64_t made_ms;
 	char *data;      /* NULL once sent */
 	size_t len;
-};
-
-struct waiter {
-	struct waiter *next;
-	uint64_t key;    /* roster version, or query id */
-	int64_t deadline_ms;
-	link_done_fn *done;
-	link_answer_fn *answer;
-	void *arg;
 };
 
 struct link {
@@ -131,40 +124,6 @@ static void frames_drop(struct link *l)
 	l->wanted_ms = 0; /* nobody is connected until named again */
 }
 
-static void waiter_answer(struct waiter *w, enum im_status st, const char *answer)
-{
-	if (w->done)
-		w->done(w->arg, st);
-	if (w->answer)
-		w->answer(w->arg, answer);
-	free(w);
-}
-
-/* Answers all waiters at or below `key` (of queries: only that one), in the order they came. */
-static void waiters_answer(struct waiter **list, uint64_t key, bool only, enum im_status st, const char *answer)
-{
-	struct waiter *due = NULL, **tail = &due;
-
-	for (struct waiter **p = list; *p;) {
-		struct waiter *w = *p;
-
-		if (only ? w->key != key : w->key > key) {
-			p = &w->next;
-			continue;
-		}
-		*p = w->next;
-		w->next = NULL;
-		*tail = w;
-		tail = &w->next;
-	}
-	while (due) {
-		struct waiter *w = due;
-
-		due = w->next;
-		waiter_answer(w, st, answer);
-	}
-}
-
 void link_destroy(struct link *l)
 {
 	if (!l)
@@ -187,39 +146,29 @@ static void on_timer(void *arg)
 	struct link *l = arg;
 	int64_t now = im_clock_mono_ms();
 
-	/* All have the same patience: the first one has waited longest. */
-	while (l->roster_waiters && l->roster_waiters->deadline_ms <= now)
-		waiters_answer(&l->roster_waiters, l->roster_waiters->key, false, IM_BUSY, NULL);
-	while (l->queries && l->queries->deadline_ms <= now)
-		waiters_answer(&l->queries, l->queries->key, true, IM_BUSY, NULL);
+	waiters_expire(&l->roster_waiters, now, false);
+	waiters_expire(&l->queries, now, true);
 	if (proof_wanted(l))
 		ask(l);
 	if (!l->roster_waiters && !l->queries && !proof_wanted(l))
 		im_timer_stop(l->timer);
 }
 
-static bool waiter_add(struct link *l, struct waiter **list, uint64_t key, link_done_fn *done, link_answer_fn *answer, void *arg)
+/* True: it is answered, in LINK_ANSWER_MS at the latest. */
+static bool wait_for(struct link *l, struct waiter **list, uint64_t key, link_done_fn *done, link_answer_fn *answer, void *arg)
 {
-	struct waiter *w = calloc(1, sizeof(*w));
-
-	if (!w)
+	if (!waiter_add(list, key, im_clock_mono_ms() + LINK_ANSWER_MS, done, answer, arg))
 		return false;
-	w->key = key;
-	w->deadline_ms = im_clock_mono_ms() + LINK_ANSWER_MS;
-	w->done = done;
-	w->answer = answer;
-	w->arg = arg;
-	while (*list)
-		list = &(*list)->next;
-	*list = w;
 	im_timer_start(l->timer, LINK_TIMER_MS, LINK_TIMER_MS);
 	return true;
 }
 
 /* ---------------------------------------------------------------- frames out */
 
-static void publish(struct link *l, const void *data, size_t len)
+static void publish(void *arg, const void *data, size_t len)
 {
+	struct link *l = arg;
+
 	if (l->bus)
 		(void)im_mqtt_publish(l->bus, "$im/out", data, len, 0); /* not up: the next hello starts afresh */
 	IM_KILLPOINT("delivery.after_send");
@@ -330,20 +279,6 @@ void link_flush(struct link *l)
 	send_waiting(l);
 }
 
-static void put_field(struct im_buf *b, unsigned field, const ProtobufCMessage *m)
-{
-	size_t len = protobuf_c_message_get_packed_size(m), n = len;
-
-	if (!im_buf_reserve(b, len + 16))
-		return;
-	b->data[b->len++] = (char)(field << 3 | 2);
-	for (; n >= 0x80; n >>= 7)
-		b->data[b->len++] = (char)(0x80 | (n & 0x7f));
-	b->data[b->len++] = (char)n;
-	protobuf_c_message_pack(m, (uint8_t *)b->data + b->len);
-	b->len += len;
-}
-
 void link_deliver(struct link *l, const char *topic, size_t topic_len, const void *payload, size_t len,
 		  const Im__Bus__Properties *props, const uint64_t *qos1, size_t n_qos1, const uint64_t *qos0, size_t n_qos0)
 {
@@ -365,7 +300,7 @@ void link_deliver(struct link *l, const char *topic, size_t topic_len, const voi
 	d.n_qos0 = n_qos0;
 	if (l->deliveries.len > 0 && l->deliveries.len + len > LINK_FRAME)
 		frame_close(l);
-	put_field(&l->deliveries, 4, &d.base);
+	pack_message(&l->deliveries, 4, &d.base);
 	l->weight += weight;
 	l->pending += weight;
 }
@@ -419,74 +354,13 @@ static void roster_send(struct link *l, Im__Bus__RosterItem **items, size_t n, b
 	publish_parts(l, &parts);
 }
 
-/* A snapshot or what is newer, in frames of a bounded size. Items live only during the call: packed at once. */
-struct roster_feed {
-	struct link *l;
-	struct im_buf items; /* packed Roster fields */
-	bool begin;
-	uint64_t version;
-};
-
-static void feed_send(struct roster_feed *f, bool end)
-{
-	Im__Bus__Roster head = IM__BUS__ROSTER__INIT;
-	struct im_buf roster, frame;
-	uint8_t front[32];
-	size_t n, len;
-
-	head.begin = f->begin;
-	head.end = end;
-	head.version = f->version;
-	f->begin = false;
-	n = im__bus__roster__pack(&head, front);
-	im_buf_init(&roster);
-	im_buf_add(&roster, front, n);
-	im_buf_add(&roster, f->items.data, f->items.len);
-	im_buf_clear(&f->items);
-	im_buf_init(&frame);
-	im_buf_add_char(&frame, 5 << 3 | 2);
-	for (len = roster.len; len >= 0x80; len >>= 7)
-		im_buf_add_char(&frame, (char)(0x80 | (len & 0x7f)));
-	im_buf_add_char(&frame, (char)len);
-	im_buf_add(&frame, roster.data, roster.len);
-	if (!roster.failed && !frame.failed)
-		publish(f->l, frame.data, frame.len);
-	im_buf_finish(&roster);
-	im_buf_finish(&frame);
-}
-
-static void feed_item(void *arg, const Im__Bus__RosterItem *item)
-{
-	struct roster_feed *f = arg;
-
-	put_field(&f->items, 4, &item->base);
-	f->version = item->version;
-	if (f->items.len > LINK_ROSTER_FRAME)
-		feed_send(f, false);
-}
-
-static void roster_feed(struct link *l, uint64_t theirs)
-{
-	uint64_t ours = roster_version(l->roster);
-	bool snapshot = theirs == 0 || theirs > ours;
-	struct roster_feed f = {.l = l, .begin = snapshot, .version = snapshot ? 0 : theirs};
-
-	if (!snapshot && theirs == ours)
-		return;
-	im_buf_init(&f.items);
-	roster_since(l->roster, snapshot ? 0 : theirs, feed_item, &f);
-	f.version = ours;
-	feed_send(&f, snapshot);
-	im_buf_finish(&f.items);
-}
-
 void link_roster(struct link *l, const Im__Bus__RosterItem *const *items, size_t n, link_done_fn *done, void *arg)
 {
 	uint64_t version = n ? items[n - 1]->version : 0;
 
 	if (l->hello_done)
 		roster_send(l, (Im__Bus__RosterItem **)items, n, false, false, version);
-	if (!waiter_add(l, &l->roster_waiters, version, done, NULL, arg))
+	if (!wait_for(l, &l->roster_waiters, version, done, NULL, arg))
 		done(arg, IM_BUSY);
 }
 
@@ -497,7 +371,7 @@ void link_query(struct link *l, const char *json, link_answer_fn *done, void *ar
 
 	query.id = ++l->query_id;
 	query.json = (char *)json;
-	if (!waiter_add(l, &l->queries, query.id, NULL, done, arg)) {
+	if (!wait_for(l, &l->queries, query.id, NULL, done, arg)) {
 		done(arg, NULL);
 		return;
 	}
@@ -559,7 +433,7 @@ static void on_hello(struct link *l, const Im__Bus__Hello *h)
 	l->events->reset(l->arg);
 	im_log(IM_LOG_NOTICE, "evt=plugin_up version=%s epoch=%llu roster=%llu", h->version, (unsigned long long)h->epoch,
 	       (unsigned long long)h->roster_version);
-	roster_feed(l, h->roster_version);
+	roster_feed(l->roster, h->roster_version, publish, l);
 	waiters_answer(&l->roster_waiters, h->roster_version, false, IM_OK, NULL);
 }
 

@@ -7,6 +7,7 @@
 #define OFFLINE_PACK_H
 
 #include "base/buf.h"
+#include <protobuf-c/protobuf-c.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
@@ -46,6 +47,17 @@ static inline void pack_bytes(struct im_buf *b, unsigned field, const void *data
 static inline void pack_str(struct im_buf *b, unsigned field, const char *s)
 {
 	pack_bytes(b, field, s, strlen(s));
+}
+
+/* One that protobuf-c packs, written at once to its place. */
+static inline void pack_message(struct im_buf *b, unsigned field, const ProtobufCMessage *m)
+{
+	size_t len = protobuf_c_message_get_packed_size(m);
+
+	pack_varint(b, (uint64_t)field << 3 | PACK_BYTES);
+	pack_varint(b, len);
+	if (im_buf_reserve(b, len))
+		b->len += protobuf_c_message_pack(m, (uint8_t *)b->data + b->len);
 }
 
 /* A nested message begins; what follows until pack_close is inside it. */
