@@ -27,7 +27,7 @@
 
 #define BACKOFF_FIRST_MS 50u
 #define BACKOFF_MOST_MS 2000u
-#define CONNECT_MS 10000        /* from connect to SUBACK; a broker that takes longer is stuck */
+#define CONNECT_MS 5000         /* from connect to CONNACK, and to SUBACK; in a storm of logins a broker of this host takes 2 s */
 #define LOG_AGAIN_MS 60000      /* a lasting failure is told once a minute */
 #define KEEPALIVE_S 30
 #define PACKETS_A_TURN 64       /* read before others on the loop get their turn */
@@ -149,6 +149,7 @@ static void on_connect(struct mosquitto *mosq, void *arg, int rc)
 		return;
 	}
 	m->state = SUBSCRIBING;
+	m->deadline_ms = im_clock_mono_ms() + CONNECT_MS;
 	rc = mosquitto_subscribe_multiple(mosq, NULL, (int)m->n_filters, (char *const *)m->filters, m->qos, 0, NULL);
 	if (rc != MOSQ_ERR_SUCCESS)
 		m->broken = true;
@@ -329,8 +330,8 @@ static void on_timer(void *arg)
 	enter(m);
 	if (m->state == WAITING) {
 		connect_now(m);
-	} else if (m->state != UP && im_clock_mono_ms() > m->deadline_ms) {
-		lose(m, "the broker does not answer");
+	} else if (m->state != UP && im_clock_mono_ms() >= m->deadline_ms) {
+		lose(m, m->state == CONNECTING ? "the broker does not answer CONNECT" : "the broker does not answer SUBSCRIBE");
 	} else {
 		(void)mosquitto_loop_misc(m->mosq); /* a failure comes through on_disconnect */
 		if (!m->destroyed)

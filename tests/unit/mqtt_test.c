@@ -13,6 +13,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -327,6 +329,47 @@ static void it_may_be_destroyed_inside_each_callback(void **state)
 	run(b);
 }
 
+/* A broker that takes connections and is stuck. */
+struct stuck {
+	struct bench *b;
+	int listener, taken[2];
+	unsigned n;
+};
+
+static void take_one(void *arg)
+{
+	struct stuck *s = arg;
+	int fd = accept(s->listener, NULL, NULL);
+
+	if (fd < 0)
+		return;
+	s->taken[s->n++] = fd;
+	if (s->n == 2)
+		im_loop_stop(s->b->loop);
+}
+
+static void a_broker_that_does_not_answer_is_asked_again_on_another_connection(void **state)
+{
+	struct bench *b = *state;
+	struct stuck s = {.b = b, .listener = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0)};
+	struct im_timer *t = im_timer_create(b->loop, take_one, &s);
+	struct sockaddr_un a = {.sun_family = AF_UNIX};
+	int64_t began = im_clock_mono_ms();
+
+	memcpy(a.sun_path, b->socket, sizeof(b->socket));
+	assert_int_equal(bind(s.listener, (struct sockaddr *)&a, sizeof(a)), 0);
+	assert_int_equal(listen(s.listener, 8), 0);
+	connect_it(b);
+	im_timer_start(t, 10, 10);
+	run(b);
+	assert_int_equal(b->ups, 0);
+	assert_in_range(im_clock_mono_ms() - began, 4900, DEADLINE_MS);
+	im_timer_destroy(t);
+	(void)close(s.taken[0]);
+	(void)close(s.taken[1]);
+	(void)close(s.listener);
+}
+
 static void a_path_too_long_for_a_socket_is_refused(void **state)
 {
 	static const struct im_mqtt_events none = {NULL};
@@ -350,6 +393,7 @@ int main(void)
 		TEST(a_killed_broker_is_found_again),
 		TEST(a_missing_secret_means_wait),
 		TEST(it_may_be_destroyed_inside_each_callback),
+		TEST(a_broker_that_does_not_answer_is_asked_again_on_another_connection),
 		TEST(a_path_too_long_for_a_socket_is_refused),
 	};
 
