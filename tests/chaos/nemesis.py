@@ -20,6 +20,7 @@ import threading
 import time
 
 from faults import SYNC, WRITE
+from proxy import MODES
 
 PARTS = ("mosquitto", "im-seqgen", "im-offline")
 UP_S = 30           # a killed part is back within
@@ -91,7 +92,7 @@ class Net(Fault):
     name, weight, hold, needs = "net", 2.0, (0.5, 4.0), ("proxy",)
 
     def start(self, world, rng):
-        mode = rng.choice(("delay", "stall-up", "stall-down", "trickle", "cut", "reset"))
+        mode = rng.choice(MODES)
         world.proxy.set(mode, delay_s=rng.uniform(0.02, 0.5), after=rng.randrange(1, 20000))
         return mode
 

@@ -1,4 +1,5 @@
-"""A TCP proxy that is as bad as networks are: it delays, stalls one way, trickles, cuts after n bytes and resets.
+"""A TCP proxy that is as bad as networks are: it delays, stalls one way, trickles, cuts after n bytes, resets, and loses: nothing
+goes down any more, though the server's machine is told that it arrived, and in the end the connections are gone with all that.
 
 A thread of its own. `mode` is what happens to all connections at the moment, new and old; heal() ends it at once.
 """
@@ -10,7 +11,7 @@ import struct
 import threading
 import time
 
-MODES = ("delay", "stall-up", "stall-down", "trickle", "cut", "reset")
+MODES = ("delay", "stall-up", "stall-down", "trickle", "cut", "reset", "lose")
 PIECE = 1 << 16
 HELD = 1 << 20  # bytes kept of one direction before nothing more is read of it: a full pipe, as in real networks
 
@@ -27,7 +28,7 @@ class Pipe:
         if not self.held:
             return 0
         mode = proxy.mode
-        if mode == "stall-up" and self.up or mode == "stall-down" and not self.up:
+        if mode == "stall-up" and self.up or mode in ("stall-down", "lose") and not self.up or proxy.losing:
             return 0
         if mode == "delay" and now - self.held[0][0] < proxy.delay_s:
             return 0
@@ -39,7 +40,7 @@ class Proxy(threading.Thread):
         super().__init__(daemon=True)
         self.target, self.rng = port, random.Random(seed)
         self.mode, self.delay_s, self.after = None, 0.0, 0
-        self.pipes, self.stopping = [], False
+        self.pipes, self.stopping, self.losing = [], False, False
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=512)
         self.port = self.listener.getsockname()[1]
         self.listener.setblocking(False)
@@ -48,6 +49,7 @@ class Proxy(threading.Thread):
         self.delay_s, self.after, self.mode = delay_s, after, mode
 
     def heal(self):
+        self.losing = self.mode == "lose"
         self.mode = None
 
     def stop(self):
@@ -61,6 +63,9 @@ class Proxy(threading.Thread):
             reading = {p.source: p for p in self.pipes if p.size < HELD}
             ready, _, _ = select.select([self.listener, *reading], [], [], 0.002 if any(p.held for p in self.pipes) else 0.02)
             now = time.monotonic()
+            if self.losing:
+                self._lose()
+                continue
             for s in ready:
                 if s is self.listener:
                     self._accept()
@@ -118,6 +123,11 @@ class Proxy(threading.Thread):
             if sent < len(piece):
                 p.held.insert(0, (at, piece[sent:]))
                 return
+
+    def _lose(self):
+        while self.pipes:
+            self._end(self.pipes[0], hard=True)
+        self.losing = False
 
     def _end(self, p, hard=False, part=0):
         """Closes both ends; of the last piece `part` bytes still arrive, so that a packet is cut in the middle."""

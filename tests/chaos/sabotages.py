@@ -125,4 +125,9 @@ SABOTAGES = {
           "\t\t\treader_moved(d, dev->readers[i]);\n\t\t}\n\tdev->session = NULL;")],
         # what was passed over comes late if the service dies before it has stored that
         ("--faults", "kill,connections,net"), "UNDELIVERED", {"REORDER-DELIVERY"}),
+    "settles-at-once": Sabotage(
+        "a device that acks nothing has got what was handed over for it a millisecond ago, if its connection was up then",
+        [("services/offline/cursor.c", "\treturn ms < SETTLE_LEAST_MS ? SETTLE_LEAST_MS : ms;", "\treturn ms != 0;"),
+         ("services/offline/cursor.c", "\t\treturn SETTLE_NO_KEEPALIVE_MS;", "\t\treturn 1;")],
+        ("--faults", "net,connections"), "UNDELIVERED", {"REORDER-DELIVERY"}),
 }

@@ -150,6 +150,8 @@ class World(Chat):
         plans = [{"seed": self.rng.random(), "folder": str(self.histories), "actors": [],
                   "visitors": [self._spec("visitor", f"storm{i}", "v", i) for i in range(k, VISITORS, 2)]} for k in (0, 1)]
         everybody = [dict(self._spec("receiver", u, "r", i), acks=i % 5 != 2) for i, u in enumerate(self.users)]
+        # One whom nothing but the server's patience saves: it acks nothing, the broker keeps nothing for it, and its network loses packets.
+        everybody.append(dict(self._spec("receiver", self.users[0], "q", 7), acks=False, clean=True))
         everybody += [self._sender(i) for i in range(self.options.senders)]
         for i, spec in enumerate(everybody):
             plans[i % 2]["actors"].append(spec)
