@@ -11,7 +11,7 @@ apt_options=(-qy --no-install-recommends -o DPkg::Lock::Timeout=300) # a fresh m
 broker=(mosquitto mosquitto-clients mosquitto-dev libmosquitto-dev)
 run=(gcc libc6-dev cmake ninja-build pkg-config libuv1-dev libsodium-dev libjansson-dev libprotobuf-c-dev protobuf-c-compiler
 	libsqlite3-dev uthash-dev zlib1g-dev libncurses-dev libssl-dev libcurl4-openssl-dev libnghttp2-dev libmicrohttpd-dev)
-tests=(g++ libcmocka-dev clang python3 python3-pytest python3-paho-mqtt python3-jwt python3-cryptography python3-protobuf protobuf-compiler openssl libpaho-mqtt-dev libpaho-mqttpp-dev golang-go
+tests=(g++ libcmocka-dev clang python3 python3-pytest python3-pytest-xdist python3-paho-mqtt python3-jwt python3-cryptography python3-protobuf protobuf-compiler openssl libpaho-mqtt-dev libpaho-mqttpp-dev golang-go
 	golang-github-eclipse-paho.mqtt.golang-dev ca-certificates procps libfaketime python3-h2)
 
 say() { echo "install-packages: $*" >&2; }

@@ -12,7 +12,8 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 from attempts import attempts
-from instance import BUILD, MOSQUITTO, Instance, free_ports
+from instance import BUILD, MOSQUITTO, Instance
+from ports import free_ports
 
 LIMIT = 90  # seconds of one test
 DYNSEC = "mosquitto_dynamic_security.so"

@@ -12,7 +12,8 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 
 from attempts import attempts
-from instance import MOSQUITTO, Instance, free_ports
+from instance import MOSQUITTO, Instance
+from ports import free_ports
 
 LIMIT = 60  # seconds of one test; one of them never ends on mosquitto
 FILES = ("client_test.py", "client_test5.py")  # 3.1.1 and 5

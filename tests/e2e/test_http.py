@@ -15,7 +15,8 @@ import time
 import jwt
 import pytest
 from client import Client
-from instance import BUILD, Instance, free_ports
+from instance import BUILD, Instance
+from ports import free_ports
 
 TOKEN = "ab12" * 16
 KEY = os.urandom(32).hex()

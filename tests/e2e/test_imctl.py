@@ -1,6 +1,7 @@
 """Every verb of imctl against a live instance: exit codes, --json, and that an answer means "in force"."""
 import json
 import os
+import pathlib
 import re
 import signal
 import subprocess
@@ -281,10 +282,20 @@ def test_a_service_that_does_not_answer_is_told_with_its_own_exit_code(im):
     assert im.imctl("user", "list").returncode == DONE
 
 
+def has_ended(pid):
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
 def test_a_service_that_is_down_is_told_at_once(im):
     deadline = time.monotonic() + 20
     while True:  # until it was caught between its end and its next start
+        pid = im.pids()["im-offline"]
         im.kill("im-offline")
+        while not has_ended(pid):  # a question that is put before takes its time: nobody knows that it was lost
+            assert time.monotonic() < deadline, "it does not end"
         began = time.monotonic()
         p = im.imctl("status", check=False)
         if p.returncode != DONE:

@@ -16,7 +16,8 @@ import jwt
 import pytest
 
 from client import Client
-from instance import Instance, free_ports
+from instance import Instance
+from ports import free_ports
 from raw import CONNACK, Raw, packet, text
 
 ALGORITHMS = {"HS256": None, "HS384": None, "HS512": None, "RS256": "rsa", "RS384": "rsa", "RS512": "rsa", "PS256": "rsa", "PS384": "rsa",

@@ -9,9 +9,13 @@ import os
 import random
 import time
 
+import pytest
+
 from client import Client
 from instance import SANITIZED
 from raw import packet, text
+
+pytestmark = pytest.mark.alone
 
 CLIENTS = int(os.environ.get("IM_STORM", 1000))
 SECONDS = int(os.environ.get("IM_STORM_SECONDS", 8))

@@ -182,7 +182,8 @@ def test_bridges_of_im_push_run_behind_the_others(instance):
     instance.conf.write_text(instance.conf.read_text() + "plugin_opt_im_push fcm, honor\n")
     instance.up()
     wait_for(lambda: {"im-push-fcm", "im-push-honor"} <= set(instance.pids()))
-    assert b"im-vendor-bridge\0honor\0--config" in Path(f"/proc/{instance.pids()['im-push-honor']}/cmdline").read_bytes()
+    of_honor = Path(f"/proc/{instance.pids()['im-push-honor']}/cmdline")
+    wait_for(lambda: b"im-vendor-bridge\0honor\0--config" in of_honor.read_bytes())  # empty for a moment while it is started
 
 
 @pytest.mark.parametrize("how", ["broken", "misconfigured"])

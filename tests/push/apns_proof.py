@@ -35,7 +35,8 @@ import certs  # noqa: E402
 from apns_trouble import is_dead  # noqa: E402
 from bridge import pb  # noqa: E402
 from bridge_process import FINAL, Process  # noqa: E402
-from instance import Instance, free_ports  # noqa: E402
+from instance import Instance  # noqa: E402
+from ports import free_ports  # noqa: E402
 from service import Service  # noqa: E402
 
 TROUBLES = ("kill", "freeze", "throttle", "config", "mass", "goaway", "limits")

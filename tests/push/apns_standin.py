@@ -22,6 +22,8 @@ import h2.settings
 import jwt
 from hyperframe.frame import ContinuationFrame, DataFrame, GoAwayFrame, HeadersFrame, PingFrame, RstStreamFrame
 
+from ports import free_ports
+
 LIMIT = h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS
 UUID = re.compile(r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$")
 TYPES = {"alert", "background", "voip", "complication", "fileprovider", "mdm", "location", "liveactivity", "pushtotalk"}
@@ -231,7 +233,7 @@ class Conn(asyncio.Protocol):
 class Standin:
     """with Standin(pem, keys={kid: (team, public key)}, topics={...}) as s: ... s.port, s.accepted"""
 
-    def __init__(self, pem, keys=None, topics=("com.example.chat",), client_ca=None, alpn=("h2",), limit=1000, first_limit=1, delay=0):
+    def __init__(self, pem, keys=None, topics=("com.example.chat",), client_ca=None, alpn=("h2",), limit=1000, first_limit=1, delay=0, port=None):
         self.keys, self.topics, self.limit, self.first_limit, self.delay = keys or {}, set(topics), limit, first_limit, delay
         self.tokens = {}      # token -> dict(topic=, gone_ms=); others are good
         self.bearers = {}     # kid -> (jwt, iat) last accepted
@@ -249,7 +251,7 @@ class Standin:
             self.context.load_verify_locations(cadata=client_ca.decode())
             self.context.verify_mode = ssl.CERT_REQUIRED
         self.loop = asyncio.new_event_loop()
-        self.port = 0
+        self.port = port or free_ports(1)[0]  # it shuts, and listens again on the same
 
     def __enter__(self):
         self.thread = threading.Thread(target=self._run, daemon=True)
@@ -276,7 +278,6 @@ class Standin:
     def listen(self):
         async def run():
             self.server = await self.loop.create_server(lambda: Conn(self), "127.0.0.1", self.port, ssl=self.context)
-            self.port = self.server.sockets[0].getsockname()[1]
         self.call(run)
 
     async def _stop(self):

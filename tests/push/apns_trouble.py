@@ -11,13 +11,16 @@ Commands on standard input, one a line: a mode of MODES. usage: apns_trouble.py 
 """
 import asyncio
 import os
+import pathlib
 import random
 import sys
 import time
 
 from cryptography.hazmat.primitives import serialization
 
-import apns_standin
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / "support"))
+
+import apns_standin  # noqa: E402
 
 BUG = [(400, "BadCollapseId"), (400, "BadExpirationDate"), (400, "BadMessageId"), (400, "BadPriority"), (400, "InvalidPushType"), (400, "DuplicateHeaders"),
        (400, "MissingDeviceToken"), (400, "PayloadEmpty"), (404, "BadPath"), (405, "MethodNotAllowed"), (403, "MissingProviderToken"), (418, "Teapot")]
@@ -45,8 +48,7 @@ def is_dead(token):
 
 class Trouble(apns_standin.Standin):
     def __init__(self, folder, port, seed, keys, topics):
-        super().__init__(f"{folder}/server.pem", keys=keys, topics=topics)
-        self.port = port
+        super().__init__(f"{folder}/server.pem", keys=keys, topics=topics, port=port)
         self.rng = random.Random(seed)
         self.log = os.open(f"{folder}/standin.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self.mode, self.seen, self.good = "fine", 0, set()

@@ -1,12 +1,16 @@
 """A place with keys and certificates for all tests of push; one stand-in and one driver for each test that asks for them."""
+import pathlib
+import sys
 import types
 
 import pytest
 from cryptography.hazmat.primitives import serialization
 
-import certs
-from apns_standin import Standin
-from drive import Drive
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / "support"))
+
+import certs  # noqa: E402
+from apns_standin import Standin  # noqa: E402
+from drive import Drive  # noqa: E402
 
 KID, TEAM, TOPIC = "ABC123DEFG", "TEAM123456", "com.example.chat"
 

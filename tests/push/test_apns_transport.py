@@ -11,6 +11,7 @@ import certs
 from apns_standin import ContinuationFrame, HeadersFrame, PingFrame, Standin
 from conftest import KID, TEAM, TOPIC
 from drive import until, uuid
+from ports import free_ports
 
 
 def endpoint(port, host="localhost"):
@@ -36,9 +37,7 @@ def accepted_ids(standin):
 # ---- 1: no server, a black hole, a slow handshake
 
 def test_no_server_is_unreachable_and_recovers(make, place, keys):
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
+    port, = free_ports(1)
     d = make()
     d.app(**keys, endpoint=endpoint(port))
     d.start()

@@ -9,12 +9,13 @@ import os
 import pathlib
 import shutil
 import signal
-import socket
 import stat
 import subprocess
 import tempfile
 import threading
 import time
+
+from ports import free_ports
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("IM_BUILD", ROOT / "build")).resolve()
@@ -22,17 +23,6 @@ SANITIZER = os.environ.get("IM_SANITIZED", "")
 SANITIZED = SANITIZER != ""  # all of them are slow
 PRELOAD = {"1": ("libasan.so", "libubsan.so"), "thread": ("libtsan.so",)}
 MOSQUITTO = os.environ.get("IM_MOSQUITTO") or shutil.which("mosquitto") or "/usr/sbin/mosquitto"  # IM_MOSQUITTO: try another broker
-
-
-def free_ports(n):
-    sockets = [socket.socket() for _ in range(n)]
-    try:
-        for s in sockets:
-            s.bind(("127.0.0.1", 0))
-        return [s.getsockname()[1] for s in sockets]
-    finally:
-        for s in sockets:
-            s.close()
 
 
 class Failed(Exception):

@@ -10,7 +10,8 @@ import signal
 import subprocess
 import tempfile
 
-from instance import MOSQUITTO, Instance, free_ports
+from instance import MOSQUITTO, Instance
+from ports import free_ports
 
 USERS = {"tele": "secret-t", "reader": "secret-r", "hub": "secret-h"}
 ACL = """topic readwrite open/#
