@@ -143,10 +143,10 @@ static void why(struct plugin *p, const json_t *q, struct im_buf *out)
 	}
 }
 
-/* Of a request over HTTP. Nothing is opened: the answer holds for this one request. */
+/* Of a request over HTTP. Nothing is opened: the answer holds for this one request. No passwords, so nothing to hash. */
 static void login(struct plugin *p, const json_t *q, struct im_buf *out)
 {
-	struct auth_view v = { &p->settings, p->roster, p->sessions, link_is_up(p->link) };
+	struct auth_view v = { &p->settings, p->roster, p->sessions, link_is_up(p->link), false };
 	struct broker_client c = { .protocol = 5, .clean = true };
 	const char *secret = json_string_value(json_object_get(q, "secret"));
 	struct auth_grant grant;
