@@ -5,6 +5,9 @@
  */
 #include "server.h"
 
+#include "connections.h"
+#include "head.h"
+
 #include "base/listen.h"
 #include "base/log.h"
 
@@ -37,6 +40,7 @@ struct exchange {
 
 struct server {
 	struct MHD_Daemon *daemon;
+	struct connections *connections;
 	struct im_watch *watch;
 	struct im_timer *timer;
 	server_fn *fn;
@@ -81,13 +85,22 @@ static enum MHD_Result send_answer(struct exchange *e)
 	return e->answer ? MHD_queue_response(e->connection, e->status, e->answer) : MHD_NO; /* MHD_NO closes */
 }
 
-static enum MHD_Result refuse_body(struct exchange *e)
+/* And the connection ends: where the next request begins is not known, or a long way off. */
+static enum MHD_Result refuse(struct exchange *e, unsigned status, const char *code, const char *reason)
 {
-	static const char text[] = "{\"id\":null,\"method\":\"\",\"ok\":false,\"error\":{\"code\":\"too_big\",\"reason\":\"the body is larger than 65536 bytes\"}}";
+	char text[256];
+	int len = snprintf(text, sizeof(text), "{\"id\":null,\"method\":\"\",\"ok\":false,\"error\":{\"code\":\"%s\",\"reason\":\"%s\",\"fix\":\"\"}}", code, reason);
 
 	e->asked = true;
-	exchange_answer(e, MHD_HTTP_CONTENT_TOO_LARGE, text, sizeof(text) - 1);
+	exchange_answer(e, status, text, (size_t)len); /* all of ours fit */
+	if (e->answer)
+		(void)MHD_add_response_header(e->answer, MHD_HTTP_HEADER_CONNECTION, "close");
 	return send_answer(e);
+}
+
+static enum MHD_Result refuse_body(struct exchange *e)
+{
+	return refuse(e, MHD_HTTP_CONTENT_TOO_LARGE, "too_big", "the body is larger than 65536 bytes");
 }
 
 /* ---- requests */
@@ -103,8 +116,16 @@ static void take_address(struct exchange *e)
 		(void)inet_ntop(AF_INET6, &((const struct sockaddr_in6 *)a)->sin6_addr, e->address, sizeof(e->address));
 }
 
-static enum MHD_Result begin(struct server *s, struct MHD_Connection *connection, void **mine)
+static enum MHD_Result take_header(void *arg, enum MHD_ValueKind kind, const char *name, size_t name_len, const char *value, size_t len)
 {
+	(void)kind;
+	head_take(arg, name, name_len, value, len);
+	return MHD_YES;
+}
+
+static enum MHD_Result begin(struct server *s, struct MHD_Connection *connection, const char *version, void **mine)
+{
+	struct head head = {0};
 	struct exchange *e = calloc(1, sizeof(*e));
 	const char *length = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, MHD_HTTP_HEADER_CONTENT_LENGTH);
 
@@ -114,6 +135,9 @@ static enum MHD_Result begin(struct server *s, struct MHD_Connection *connection
 	e->connection = connection;
 	*mine = e;
 	take_address(e);
+	(void)MHD_get_connection_values_n(connection, MHD_HEADER_KIND, take_header, &head); /* how many there are is the library's business */
+	if (head_problem(&head, version))
+		return refuse(e, MHD_HTTP_BAD_REQUEST, "bad_field", head_problem(&head, version));
 	if (length && strtoull(length, NULL, 10) > SERVER_BODY_MAX) /* the library has looked at its form */
 		return refuse_body(e);
 	return MHD_YES;
@@ -139,9 +163,8 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection, 
 	struct server *s = arg;
 	struct exchange *e = *mine;
 
-	(void)version;
 	if (!e)
-		return begin(s, connection, mine);
+		return begin(s, connection, version, mine);
 	if (*len > 0) {
 		if (!e->too_large)
 			take_body(e, data, *len);
@@ -166,10 +189,10 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection, 
 static void on_completed(void *arg, struct MHD_Connection *connection, void **mine, enum MHD_RequestTerminationCode why)
 {
 	struct exchange *e = *mine;
+	struct server *s = arg;
 
-	(void)arg;
-	(void)connection;
 	(void)why;
+	connections_renew(s->connections, connection);
 	if (!e)
 		return;
 	*mine = NULL;
@@ -223,11 +246,21 @@ const void *exchange_body(const struct exchange *e, size_t *len)
 
 /* ---- the loop */
 
+static unsigned n_connections(const struct server *s)
+{
+	const union MHD_DaemonInfo *i = MHD_get_daemon_info(s->daemon, MHD_DAEMON_INFO_CURRENT_CONNECTIONS);
+
+	return i ? i->num_connections : 0;
+}
+
 static void run(struct server *s)
 {
+	unsigned before = n_connections(s);
 	MHD_UNSIGNED_LONG_LONG ms;
 
 	(void)MHD_run(s->daemon); /* fails only for another kind of daemon */
+	if (n_connections(s) < before)
+		(void)MHD_run(s->daemon); /* if it was full it listens again only now, and nothing else would make us run it */
 	if (MHD_get_timeout(s->daemon, &ms) == MHD_YES)
 		im_timer_start(s->timer, ms, 0);
 	else
@@ -289,7 +322,8 @@ static enum im_status start_daemon(struct server *s, const struct sockaddr_stora
 				     MHD_OPTION_SOCK_ADDR, a, MHD_OPTION_ARRAY, tls, MHD_OPTION_CONNECTION_LIMIT, SERVER_CONNECTIONS,
 				     MHD_OPTION_PER_IP_CONNECTION_LIMIT, im_listen_is_local(a) ? 0 : SERVER_PER_ADDRESS,
 				     MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)SERVER_MEMORY, MHD_OPTION_CONNECTION_TIMEOUT, SERVER_IDLE_S,
-				     MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL, MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1,
+				     MHD_OPTION_NOTIFY_COMPLETED, on_completed, s, MHD_OPTION_NOTIFY_CONNECTION, connections_notify, s->connections,
+				     MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1,
 				     MHD_OPTION_LISTENING_ADDRESS_REUSE, 1u, MHD_OPTION_END);
 	if (!s->daemon)
 		return im_fail(err, s->cert && !errno ? IM_BAD_INPUT : IM_FAILED, "%s", *s->why ? s->why : strerror(errno));
@@ -322,6 +356,9 @@ static enum im_status open_server(struct server *s, struct im_loop *loop, const 
 		if (!s->key)
 			return IM_BAD_INPUT;
 	}
+	s->connections = connections_create(loop);
+	if (!s->connections)
+		return im_fail(err, IM_FAILED, "out of memory");
 	errno = 0;
 	st = start_daemon(s, &a, err);
 	return st == IM_OK ? watch(s, loop, err) : st;
@@ -361,6 +398,7 @@ void server_destroy(struct server *s)
 	im_timer_destroy(s->timer);
 	if (s->daemon)
 		MHD_stop_daemon(s->daemon);
+	connections_destroy(s->connections);
 	free_pem(s->cert);
 	free_pem(s->key);
 	free(s);

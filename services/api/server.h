@@ -15,6 +15,7 @@
 #define SERVER_PER_ADDRESS 64u    /* of them from one address, unless we listen for a proxy on this host */
 #define SERVER_MEMORY 16384u      /* bytes of a connection: its headers, and what is read at once */
 #define SERVER_IDLE_S 15u         /* without a byte in either direction */
+#define SERVER_EXCHANGE_S 45u     /* for a request and its answer, however slowly they move */
 #define SERVER_BODY_MAX 65536u    /* bytes */
 
 struct server;

@@ -19,5 +19,5 @@ def test_the_table_names_tests_that_exist_and_all_of_them():
 
 def test_every_row_of_the_threat_model_is_there():
     rows = {f"I{i}" for i in range(1, 9)} | {f"S{i}" for i in range(1, 8)} | {f"P{i}" for i in range(1, 13)} | {f"X{i}" for i in range(1, 9)}
-    rows |= {f"J{i}" for i in range(1, 11)} | {f"A{i}" for i in range(1, 15)}
-    assert rows <= set(re.findall(r"^\| ([ISPXJA]\d+) \|", PAGE.read_text(), re.M))
+    rows |= {f"H{i}" for i in range(1, 9)} | {f"J{i}" for i in range(1, 11)} | {f"A{i}" for i in range(1, 15)}
+    assert rows <= set(re.findall(r"^\| ([HISPXJA]\d+) \|", PAGE.read_text(), re.M))
