@@ -442,7 +442,7 @@ static void a_certificate_stands_for_the_password(void **state)
 
 static enum auth_verdict request(const char *user, const char *id, const char *token)
 {
-	struct auth_view v = { &fake.p.settings, fake.p.roster, fake.p.sessions, fake.link_up };
+	struct auth_view v = { &fake.p.settings, fake.p.roster, fake.p.sessions, fake.link_up, false };
 	struct broker_client c = { .id = id, .user = user, .address = "192.0.2.1", .protocol = 5, .clean = true };
 
 	return auth_check_request(fake.p.auth, &v, &c, token, &grant, &why);
