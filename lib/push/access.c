@@ -57,8 +57,8 @@ static void failed(struct push_access *a, bool config, const char *why, int64_t 
 	wait = config ? CONFIG_MS : wait / 2 + (int64_t)randombytes_uniform((uint32_t)(wait / 2) + 1);
 	if (retry_after_ms > wait)
 		wait = retry_after_ms;
-	im_log(config ? IM_LOG_ERROR : IM_LOG_WARNING, "evt=push_access app=%s why=\"%s\" again_ms=%lld then=\"pushes wait\"", a->source.name, why,
-	       (long long)wait);
+	im_log(config ? IM_LOG_ERROR : IM_LOG_WARNING, "evt=push_access app=%s why=\"%s\" again_ms=%lld then=\"pushes wait%s\"", a->source.name, why,
+	       (long long)wait, config ? "; mend the app's file or the secret it names, then SIGHUP" : "");
 	again_in(a, wait);
 }
 

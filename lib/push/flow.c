@@ -89,8 +89,9 @@ static void alarm_channel(struct bridge *b, struct push_channel *c, const struct
 	if (c->told_ms && now - c->told_ms < ALARM_AGAIN_MS)
 		return;
 	c->told_ms = now;
-	im_log(IM_LOG_ERROR, "evt=push_refused provider=%s app=%s env=%s result=%s status=%d reason=\"%s\" user=%s key=%s: someone must act", b->driver->provider,
-	       c->app, c->env, push_class_name(r->class), r->status, r->reason, j->user, j->key);
+	im_log(IM_LOG_ERROR, "evt=push_refused provider=%s app=%s env=%s result=%s status=%d reason=\"%s\" user=%s key=%s: someone must act%s", b->driver->provider,
+	       c->app, c->env, push_class_name(r->class), r->status, r->reason, j->user, j->key,
+	       r->class == PUSH_CONFIG || r->class == PUSH_AUTH ? ": mend the app's file or what it names, then SIGHUP; pushes wait" : "");
 }
 
 /* ---- writing a state */

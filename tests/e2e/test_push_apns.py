@@ -153,7 +153,7 @@ def test_a_wrong_key_costs_no_push_and_no_token(bridge, service, standin, place)
     greet(service)
     give(service, 60)
     wait(lambda: breaker(service) == ["config"])
-    assert "reason=\"InvalidProviderToken\"" in bridge.log() and "someone must act" in bridge.log()
+    assert "reason=\"InvalidProviderToken\"" in bridge.log() and "someone must act: mend the app's file" in bridge.log()
     s = stats(service)
     assert s["open"] == 60 and not s["suspects"] and not service.verdicts and len(standin.requests) <= 33
     standin.keys = {KID: (TEAM, public_of(place.key))}
@@ -235,11 +235,14 @@ def test_a_backlog_after_an_outage(bridge, service, standin):  # 1, 43
     began = time.monotonic()
     standin.listen()
     assert ended(service, BACKLOG, 60 + FRESH / 200) == {**expired, "accepted": FRESH}
-    print(f"{BACKLOG} waited, {full} KiB; {FRESH} sent in {time.monotonic() - began:.1f} s, {rss_kib(bridge)} KiB then")
+    print(f"\n{BACKLOG} waited, {full} KiB; {FRESH} sent in {time.monotonic() - began:.1f} s, {rss_kib(bridge)} KiB then")
     assert full < 24000 + BACKLOG * 1.5
-    assert set(accepted(standin)) == {f"m{n}" for n in range(FRESH)}
-    assert len(standin.accepted) == FRESH and len(standin.conns) <= 4, (len(standin.accepted), len(standin.conns), bridge.log()[-2000:])
+    times = collections.Counter(accepted(standin))
+    again = {key for key, n in times.items() if n > 1}
+    late = bridge.log().count("two timeouts in a row")  # the stand-in may be too slow for a hundred thousand
+    assert set(times) == {f"m{n}" for n in range(FRESH)} and (late or not again) and len(standin.conns) <= 4 + late, (len(again), late, len(standin.conns))
     bridge.stop()
+    assert again <= {r["key"] for r in bridge.rows() if r["flags"] & 1} and len(again) < max(1, FRESH // 20)
     assert collections.Counter(FINAL[r["state"]] for r in bridge.rows()) == {**expired, "accepted": FRESH}
 
 
