@@ -1,6 +1,7 @@
 """A part stands still while a silent device goes that has not read: what it was sent comes again (docs/delivery.md, Who was still there).
 
-Three instances side by side, since each needs a settle period of real time: the message service stopped, the broker, both.
+Three instances side by side, since each needs a settle period of real time: the message service stopped, the broker, both. The broker alone is the case of a service whose
+clock goes on: one that settles by it (reader_due without link_proven_ms) loses the message there, which no other case tells apart from its own standstill.
 """
 import contextlib
 import os
