@@ -18,8 +18,8 @@
 
 #define SUFFIX ".unfinished"
 #define ROWS_RECORD (256u << 10) /* rows are gathered into records of about this size */
-#define SYNC_EVERY (1u << 20)    /* bytes between syncs: some ms of a disk's time */
-#define REST 2                   /* then it rests so many times as long as the sync took */
+#define SYNC_EVERY (256u << 10)  /* bytes between syncs: a millisecond or two of a disk's time, which others wait for */
+#define REST 3                   /* then it rests so many times as long as the sync took */
 #define REST_MOST_US 100000      /* a disk that stood still is no reason to wait as long again */
 
 struct backup_writer {
