@@ -580,6 +580,12 @@ static void fill_defaults(struct settings_reader *r)
 	}
 }
 
+/* NULL: there was no memory for it, which has been reported. */
+static bool is_given(const char *text)
+{
+	return text && *text;
+}
+
 /* Settings that are right each by itself and wrong together. */
 static void check_together(struct settings_reader *r)
 {
@@ -591,9 +597,9 @@ static void check_together(struct settings_reader *r)
 	if (r->s.expand_bytes > r->s.silent_bytes)
 		conf_problem(&r->report, false, r->name, 0,
 			     SETTING_PREFIX "im_silent_bytes is smaller than im_expand_bytes: silent devices get less than one turn's worth");
-	if (*r->s.http_cert ? !*r->s.http_key : *r->s.http_key)
+	if (is_given(r->s.http_cert) != is_given(r->s.http_key))
 		conf_problem(&r->report, true, r->name, 0, SETTING_PREFIX "im_http_cert and im_http_key need each other");
-	if (!*r->s.http_cert && im_listen_parse(r->s.http_listen, &listen) && !im_listen_is_local(&listen))
+	if (!is_given(r->s.http_cert) && is_given(r->s.http_listen) && im_listen_parse(r->s.http_listen, &listen) && !im_listen_is_local(&listen))
 		conf_problem(&r->report, true, r->name, 0,
 			     SETTING_PREFIX "im_http_listen %s is beyond this host and would take tokens in the clear: set im_http_cert and im_http_key, "
 					    "or listen on 127.0.0.1 behind a proxy that does TLS", r->s.http_listen);

@@ -516,6 +516,39 @@ static void the_template_is_right(void **state)
 	free(conf);
 }
 
+/* Linked with --wrap=strdup. */
+static bool runs_out;
+static unsigned left; /* ... after so many */
+char *__real_strdup(const char *text); // NOLINT(bugprone-reserved-identifier,cert-dcl37-c,cert-dcl51-cpp): the linker's
+char *__wrap_strdup(const char *text); // NOLINT(bugprone-reserved-identifier,cert-dcl37-c,cert-dcl51-cpp)
+
+char *__wrap_strdup(const char *text) // NOLINT(bugprone-reserved-identifier,cert-dcl37-c,cert-dcl51-cpp)
+{
+	if (!runs_out)
+		return __real_strdup(text);
+	if (left == 0)
+		return NULL;
+	left--;
+	return __real_strdup(text);
+}
+
+/* A reload in a process that has reached its limit of memory. */
+static void memory_that_fails_is_a_problem_and_no_more(void **state)
+{
+	struct answer a;
+	unsigned n = 0;
+
+	(void)state;
+	for (runs_out = true; left == 0; n++) {
+		left = n;
+		parse(GOOD, &a);
+		assert_int_equal(a.st, a.n > 0 ? IM_BAD_INPUT : IM_OK);
+		im_settings_finish(&a.s);
+	}
+	runs_out = false;
+	assert_true(n > 10);
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
@@ -538,6 +571,7 @@ int main(void)
 		cmocka_unit_test(sample_in_broker_conf_is_in_step_with_the_table),
 		cmocka_unit_test(every_default_of_the_sample_is_valid),
 		cmocka_unit_test(the_template_is_right),
+		cmocka_unit_test(memory_that_fails_is_a_problem_and_no_more),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
