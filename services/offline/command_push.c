@@ -15,7 +15,7 @@
 static struct push *push_of(struct call *call)
 {
 	if (call->env->push == NULL)
-		call_refuse(call, IM_REFUSE_UNAVAILABLE, "push is switched off here (im_push)");
+		call_refuse(call, IM_REFUSE_NOT_ALLOWED, "push is switched off on this server (im_push)"); /* not unavailable: trying again would never help */
 	return call->env->push;
 }
 

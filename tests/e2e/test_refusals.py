@@ -86,3 +86,11 @@ def test_device_max_packet_cuts_and_marks(im):
             if json.loads(m.payload)["id"] == mid:
                 break
         assert json.loads(m.payload)["cut"] is True and len(m.payload) + len(m.topic) + 2 + 2 + 3 <= 512
+
+
+def test_a_server_without_push_does_not_say_try_again(im):
+    with Client(im, "alice", uuid.uuid4().hex) as alice:
+        alice.subscribe("im/v1/in/res/#")
+        alice.publish("im/v1/req/push.register/r1", json.dumps({"provider": "apns", "token": "ab" * 32, "app": "chat"}))
+        error = alice.json("im/v1/in/res/r1")["error"]
+        assert error["code"] == "not_allowed" and "im_push" in error["reason"], error
