@@ -11,11 +11,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* NULL: the call has been refused. */
-static struct push *push_of(struct call *call)
+/* NULL: the call has been refused, with `code`: a device is not told to try again, and an admin not to ask one. */
+static struct push *push_of(struct call *call, enum im_refusal_code code)
 {
 	if (call->env->push == NULL)
-		call_refuse(call, IM_REFUSE_NOT_ALLOWED, "push is switched off on this server (im_push)"); /* not unavailable: trying again would never help */
+		call_refuse(call, code, "push is switched off on this server (im_push)");
 	return call->env->push;
 }
 
@@ -107,7 +107,7 @@ static bool quiet_of(struct call *call, Im__Bus__PushToken *t)
 
 void command_push_register(struct call *call)
 {
-	struct push *p = push_of(call);
+	struct push *p = push_of(call, IM_REFUSE_NOT_ALLOWED);
 	const char *provider = given(call, "provider"), *problem;
 	Im__Bus__PushToken info = IM__BUS__PUSH_TOKEN__INIT;
 	Im__Push__Token token = IM__PUSH__TOKEN__INIT;
@@ -150,7 +150,7 @@ static void on_removed(void *arg, enum im_status st)
 
 void command_push_unregister(struct call *call)
 {
-	struct push *p = push_of(call);
+	struct push *p = push_of(call, IM_REFUSE_NOT_ALLOWED);
 
 	if (p != NULL && push_registry_remove(push_tokens(p), call->user, call->client_id, call_text(call, "provider"), on_removed, call) == 0)
 		call_refuse(call, IM_REFUSE_NOT_FOUND, "this device is not registered%s", call_text(call, "provider") ? " there" : "");
@@ -168,7 +168,7 @@ static json_t *registrations(const struct push *p, const char *user, const char 
 
 void command_push_get(struct call *call)
 {
-	struct push *p = push_of(call);
+	struct push *p = push_of(call, IM_REFUSE_NOT_ALLOWED);
 
 	if (p != NULL)
 		call_ok(call, json_pack("{s:o}", "registrations", registrations(p, call->user, call->client_id)));
@@ -178,7 +178,7 @@ void command_push_get(struct call *call)
 
 void command_push_list(struct call *call)
 {
-	struct push *p = push_of(call);
+	struct push *p = push_of(call, IM_REFUSE_UNAVAILABLE);
 
 	if (p != NULL && call_user(call, call_text(call, "user")) != NULL)
 		call_ok(call, json_pack("{s:o}", "registrations", registrations(p, call_text(call, "user"), NULL)));
@@ -200,7 +200,7 @@ static const struct push_device *device_of(struct call *call, struct push *p)
 
 void command_push_test(struct call *call)
 {
-	struct push *p = push_of(call);
+	struct push *p = push_of(call, IM_REFUSE_UNAVAILABLE);
 	const struct push_device *d = p != NULL ? device_of(call, p) : NULL;
 
 	if (d == NULL)
@@ -254,7 +254,7 @@ static void on_why(void *arg, enum im_status st, const char *reason, int64_t unt
 
 void command_push_why(struct call *call)
 {
-	struct push *p = push_of(call);
+	struct push *p = push_of(call, IM_REFUSE_UNAVAILABLE);
 	const struct push_device *d = p != NULL ? device_of(call, p) : NULL;
 	struct explain *x = d != NULL ? call_state(call, sizeof(*x)) : NULL;
 
@@ -288,7 +288,7 @@ static void on_stats(void *arg, const char *answer)
 
 void command_push_stats(struct call *call)
 {
-	struct push *p = push_of(call);
+	struct push *p = push_of(call, IM_REFUSE_UNAVAILABLE);
 	const char *provider = call_text(call, "provider");
 	json_t *feeds;
 

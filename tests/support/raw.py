@@ -104,14 +104,15 @@ class WebSocket:
             raise ConnectionError("closed by the broker")
         self.raw += piece
 
-    def sendall(self, data):
+    def sendall(self, data, opcode=2):
         size = bytes([0x80 | len(data)]) if len(data) < 126 else b"\xfe" + struct.pack("!H", len(data))
-        self.sock.sendall(b"\x82" + size + b"\0\0\0\0" + data)
+        self.sock.sendall(bytes([0x80 | opcode]) + size + b"\0\0\0\0" + data)
 
     def _frame(self):
-        """One whole frame's payload, if it has come."""
+        """One whole frame's payload, if it has come. The broker's library pings each connection after 300 s and hangs up 10 s later."""
         if len(self.raw) < 2:
             return None
+        opcode = self.raw[0] & 15
         size, at = self.raw[1] & 127, 2
         if size >= 126:
             at = 4 if size == 126 else 10
@@ -119,6 +120,9 @@ class WebSocket:
         if len(self.raw) < at + size:
             return None
         data, self.raw = self.raw[at:at + size], self.raw[at + size:]
+        if opcode == 9:
+            self.sendall(data, 10)
+            return self._frame()
         return data
 
     def recv(self, _most):
