@@ -5,7 +5,7 @@ import uuid
 import pytest
 
 from client import Client
-from raw import AUTH, BYE, CONNACK, DISCONNECT, PINGREQ, PINGRESP, PUBACK, SUBACK, Attacker, connack, connect, login, packet, properties, publish, subscribe
+from raw import AUTH, BYE, CONNACK, DISCONNECT, PINGREQ, PINGRESP, PUBACK, SUBACK, Attacker, connack, connack_of_password, connect, login, packet, properties, publish, subscribe
 
 REFUSED = {False: 5, True: 0x87}  # CONNACK "not authorized" of 3.1.1 and of 5
 
@@ -177,11 +177,11 @@ def test_i8_a_changed_password_and_a_revoked_token(im):
         by_password.send(connect("erin:p", "erin", "old secret", clean=False)).until(CONNACK)
         im.imctl("user", "password", "erin", stdin="new secret\n")
         assert by_password.closed() and by_token.closed()
-    assert connack(im, connect("erin:p", "erin", "old secret", clean=False)) == 5
+    assert connack_of_password(im, connect("erin:p", "erin", "old secret", clean=False)) == 5
     with login(im, "erin", "t") as by_token:  # tokens are a credential of their own
         im.imctl("token", "revoke", "erin")
         assert by_token.closed()
-    assert connack(im, connect("erin:t", "erin", im.users["erin"])) == 5
+    assert connack_of_password(im, connect("erin:t", "erin", im.users["erin"])) == 5
 
 
 def test_i8_a_second_connect_on_a_connection(im):
