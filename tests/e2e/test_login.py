@@ -246,6 +246,7 @@ def test_many_tokens_expiring_at_once_do_not_stop_the_broker(im):
             began = time.monotonic()
             bob.publish("im/v1/to/u/carol", "tick")
             slowest = max(slowest, time.monotonic() - began)
+            time.sleep(0.005)  # as fast as it can would leave bob's next device tens of thousands of own messages to catch up with
     print(f"slowest PUBACK beside 400 expiring sessions: {slowest * 1000:.1f} ms")
     assert slowest < 1
     for c in many:

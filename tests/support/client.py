@@ -90,7 +90,7 @@ class Client:
             try:
                 m = self.got.get(timeout=max(0.001, deadline - time.monotonic()))
             except queue.Empty:
-                raise Timeout(f"{self.id}: nothing on {prefix}; seen {seen}") from None
+                raise Timeout(f"{self.id}: nothing on {prefix}; saw {len(seen)} others, last {seen[-20:]}") from None
             if m.topic.startswith(prefix):
                 return m
             seen.append(m.topic)
