@@ -85,7 +85,8 @@ static void refuse_one_that_stays(struct journal_world *w, unsigned n)
 	fault.breaks = true;
 	fault.sync_error = EIO;
 	assert_int_equal(append(w, n), IM_FAILED);
-	fault.breaks = fault.sync_error = fault.pwrite_error = 0;
+	fault.breaks = false;
+	fault.sync_error = fault.pwrite_error = 0;
 	journal_world_next_epoch(w, before);
 }
 
