@@ -202,8 +202,13 @@ bool journal_may_begin(const struct journal *j)
 /* Nobody else takes the spare before it has begun. */
 void journal_begin(struct journal *j)
 {
-	int e = segment_activate(j->options.fs, j->spare, 0, &j->ended);
+	struct segment_before ended;
+	int e;
 
+	(void)pthread_mutex_lock(&j->lock);
+	ended = j->ended;
+	(void)pthread_mutex_unlock(&j->lock);
+	e = segment_activate(j->options.fs, j->spare, 0, &ended);
 	if (e == 0)
 		e = segment_sync(j->options.fs, j->spare->fd);
 	(void)pthread_mutex_lock(&j->lock);

@@ -297,6 +297,16 @@ static void the_header_of_a_segment_just_begun_is_too(void **state)
 	assert_int_equal(read_all(w, 0), n);
 }
 
+static bool rescued(struct journal_world *w)
+{
+	bool done;
+
+	(void)pthread_mutex_lock(&w->j->lock);
+	done = w->j->rescue == RESCUE_DONE;
+	(void)pthread_mutex_unlock(&w->j->lock);
+	return done;
+}
+
 static void what_a_failed_write_left_unsynced_is_too(void **state)
 {
 	struct journal_world *w = *state;
@@ -306,7 +316,7 @@ static void what_a_failed_write_left_unsynced_is_too(void **state)
 		must_append(w, n);
 	fault.pwrite_error = ENOSPC; /* as long as it takes: what is in the cache needs only a sync */
 	assert_int_equal(append(w, 10), IM_FAILED);
-	for (int64_t until = im_clock_mono_ms() + DEADLINE_MS; w->j->rescue != RESCUE_DONE && im_clock_mono_ms() < until;)
+	for (int64_t until = im_clock_mono_ms() + DEADLINE_MS; !rescued(w) && im_clock_mono_ms() < until;)
 		journal_tick(w->j);
 	fault.pwrite_error = 0;
 	journal_world_next_epoch(w, before);
