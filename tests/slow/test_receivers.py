@@ -102,7 +102,8 @@ def check_latency(figures, scale):
 def check_store(im, r, ids):
     """What came is what was sent is what the store holds, in one order."""
     assert [i for _, i in r.firsts] == ids, r.name
-    stored = [(m["seq"], m["id"]) for m in im.history(r.user, "u/sender") if m["id"] in set(ids)]
+    sent = set(ids)
+    stored = [(m["seq"], m["id"]) for m in im.history(r.user, "u/sender") if m["id"] in sent]
     assert stored == r.firsts, r.name
 
 
