@@ -17,17 +17,13 @@
 #include <string.h>
 
 #ifndef PAGE_MESSAGES /* tests/sim */
-#define PAGE_MESSAGES 32u            /* a page is handed over in one go: some 45 KiB in the link, 0.6 ms of the broker's thread */
+#define PAGE_MESSAGES 100u           /* a page is handed over in one go: some 140 KiB in the link, 2 ms of the broker's thread */
 #define PAGE_BYTES (128u << 10)
 #define PAGES 2u                     /* reads under way, all sessions: so much may come on top of LINK_CATCHUP */
 #define KEPT_MESSAGES 256u           /* a few milliseconds of a busy user */
 #define KEPT_BYTES (1u << 20)
 #endif
 #define RETRY_MS 1000                /* after a read that failed */
-#define LIVE_MS 100                  /* so long after a new message somebody is talking */
-#define TURN_MS 1                    /* of history beside those who talk, at least */
-#define TURN_REST 3                  /* times as long it rests then: what is new finds the broker's thread and a processor free */
-#define REST_MOST_MS 20              /* whatever the turn took: a plugin that stood still must not make it rest for long */
 
 struct kept {
 	struct message *m;
@@ -529,38 +525,14 @@ static void run_one(struct delivery *d, struct session *s)
 	step(d, s);
 }
 
-/*
- * Beside those who talk, history takes turns. Without rests it has the broker's thread for nine tenths of the time, and whoever
- * wakes for something new waits a tick of the scheduler (4 ms) for a processor: others' p99 would be four times the usual.
- */
-static bool resting(struct delivery *d)
-{
-	int64_t now = delivery_now(d), took = now - d->turn_at;
-
-	if (now < d->rest_until)
-		return true;
-	if (now - d->live_at > LIVE_MS || !d->turn_at) {
-		d->turn_at = now;
-		return false;
-	}
-	if (took < TURN_MS)
-		return false;
-	d->rest_until = now + (took * TURN_REST < REST_MOST_MS ? took * TURN_REST : REST_MOST_MS);
-	d->turn_at = 0;
-	im_timer_start(d->rest, (uint64_t)(d->rest_until - now), 0);
-	return true;
-}
-
 void catchup_run(struct delivery *d)
 {
-	while (d->run_first && d->n_pages < PAGES && link_pending(d->link) <= LINK_CATCHUP && !resting(d)) {
+	while (d->run_first && d->n_pages < PAGES && link_pending(d->link) <= LINK_CATCHUP) {
 		struct catchup *c = d->run_first;
 
 		run_remove(d, c);
 		run_one(d, c->session);
 	}
-	if (!d->run_first && !d->n_pages)
-		d->turn_at = 0;
 }
 
 void catchup_stop(struct delivery *d, struct session *s)

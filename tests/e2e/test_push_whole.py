@@ -96,7 +96,8 @@ def test_read_before_it_was_sent_is_not_sent(im, service):
     register(im, service, "alice")
     subprocess.run(["kill", "-STOP", str(im.pids()["im-push-webpush"])], check=True)
     ack = send(im, "carol", "u/alice", "never mind")
-    time.sleep(1.0)  # the job is made and on its way: from here on only the bridge's question can stop it
+    wait(lambda: json.loads(im.imctl("push", "stats", "--json").stdout)["feeds"][0]["unconfirmed_frames"] > 0)
+    # The job is made and on its way: from here on only the bridge's question can stop it.
     with Client(im, "alice", "desk") as c:
         c.subscribe("im/v1/in/#")
         c.publish("im/v1/ack", json.dumps([{"conv": "u/carol", "delivered": ack["seq"], "read": ack["seq"]}]))
