@@ -16,6 +16,7 @@ from raw import PINGREQ, PUBLISH, Raw, packet, properties
 
 KEEPALIVE = 20       # seconds: a settle period of 35, and a PINGREQ now and then keeps the silent ones connected
 PING_EVERY = 6
+WEBSOCKET_PING = 300  # seconds after which libwebsockets pings a connection; it hangs up 10 s later
 SETTLE = 1.5 * KEEPALIVE + 5
 KINDS = ("stalled", "trickle", "no_puback", "no_ack", "away")
 
@@ -56,6 +57,7 @@ class Receiver:
             props = properties(receive_maximum=v.receive_maximum, **({} if clean else {"session_expiry": 3600}))
         self.raw = Raw(self.im.ws_port if v.websocket else self.im.port, self.user, f"{self.user}:d", self.im.users[self.user], v5=v.v5,
                        keepalive=KEEPALIVE, receive_buffer=receive_buffer, websocket=v.websocket, clean=clean, props=props)
+        self.since = time.monotonic()
         assert self.raw.rc == 0
         assert self.raw.subscribe("im/v1/in/#", v.qos) == v.qos
 
@@ -144,9 +146,9 @@ class Receiver:
             except TimeoutError:
                 assert time.monotonic() < deadline, f"{self.name}: {len(self.firsts)} came, the last is missing"
             except ConnectionError:
-                if not self.variant.websocket or time.monotonic() > deadline:
+                if not self.variant.websocket or time.monotonic() < self.since + WEBSOCKET_PING or time.monotonic() > deadline:
                     raise
-                self.connect()  # it had not read the broker's WebSocket ping, after 300 s, and was hung up
+                self.connect()  # it had not read the broker's WebSocket ping, and was hung up
             if time.monotonic() - pinged > PING_EVERY:
                 pinged = time.monotonic()
                 self.raw.socket.sendall(packet(PINGREQ, 0))
