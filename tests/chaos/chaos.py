@@ -135,7 +135,7 @@ def heal(world):
 
 
 def dump(world):
-    """The store as the server shows it, and the same as the movers see it; {conv: [(seq, system message)]}."""
+    """The store as the server shows it, and the same as the movers see it; {conv: [(seq, system message, bytes)]}."""
     log, places = Writer(world.histories, "store"), {}
     for conv in sorted(world.conversations):
         user, address = ("u0", conv) if conv.startswith("g/") else (conv[2:].split(":")[0], "u/" + conv.split(":")[1])
@@ -144,7 +144,7 @@ def dump(world):
             system = m["body"] if m["type"] == "system" else None
             fields = worlds.message_fields(m, conv)
             log.line("ok", "row", prev=m.get("prev", 0), **{"from": m["from"]}, sys=system, **fields)
-            rows.append((m["seq"], system))
+            rows.append((m["seq"], system, fields["len"]))
     log.close()
     for user in world.movers:
         log = Writer(world.histories, f"{user}:pull")
@@ -166,26 +166,34 @@ def history(world, user, address):
 
 
 def complete(world, places):
-    """Every receiver has come to the last message of each conversation that it may see."""
+    """Waits until every receiver has come to the last message of each conversation that it may see, or its time is over.
+
+    A device that acks has RESOLVED_S. A silent one whose sessions all ended before they settled begins again at the first
+    message, and is handed im_silent_bytes a settle period (docs/delivery.md, 10): it has one period more for each of those.
+    Seconds of the last one that acks, and of the last silent one; None: it was not there in time."""
     h = History()
     for conv, rows in places.items():
-        for seq, system in rows:
+        for seq, system, _ in rows:
             if system:
                 h.add({"f": "row", "conv": conv, "seq": seq, "prev": 0, "msgid": "", "id": None, "from": None, "h": "", "len": 0, "sys": system})
     x = checker.Index(h)
-    last = {}
+    last, weight = {}, collections.Counter()
     for conv, rows in places.items():
         for user in world.users if conv.startswith("g/") else conv[2:].split(":"):
-            last[user, conv] = next((seq for seq, _ in reversed(rows) if x.may_see(conv, user, seq)), 0)
+            seen = [(seq, size) for seq, _, size in rows if x.may_see(conv, user, seq)]
+            last.setdefault(user, {})[conv] = seen[-1][0] if seen else 0
+            weight[user] += sum(size + worlds.OVERHEAD for _, size in seen)
 
-    def all_there():
-        tops = {}
-        for c in world.crowds:
-            for device, have in c.status.get("tops", {}).items():
-                user = device.split(":")[0]
-                tops.update({(user, canonical(user, a)): seq for a, seq in have.items()})
-        return all(tops.get(key, 0) >= seq for key, seq in last.items())
-    return wait(checker.RESOLVED_S, all_there)
+    def there(device):
+        user = device.split(":")[0]
+        have = {canonical(user, a): seq for c in world.crowds for a, seq in c.status.get("tops", {}).get(device, {}).items()}
+        return all(have.get(conv, 0) >= seq for conv, seq in last.get(user, {}).items())
+
+    def all_there(acks, limit):
+        devices = [name for name, spec in world.receivers.items() if spec["acks"] is acks]
+        return wait(limit, lambda: all(there(d) for d in devices))
+    budgets = max((weight[s["user"]] // worlds.SILENT_BYTES for s in world.receivers.values() if not s["acks"]), default=0)
+    return all_there(True, checker.RESOLVED_S), all_there(False, checker.RESOLVED_S + budgets * worlds.SETTLE_S)
 
 
 def finish(world, admin):
@@ -239,7 +247,8 @@ def run(options):
         found, n = judge(world.histories)
         slowest = max(nem.recoveries, default=(0, "nothing"))
         n.update(seed=options.seed, durability=options.durability, seconds=round(seconds), acked_per_second=round(n["acked"] / seconds),
-                 slowest_recovery_s=round(slowest[0], 3), slowest_recovery_of=slowest[1], last_receiver_complete_s=caught_up,
+                 slowest_recovery_s=round(slowest[0], 3), slowest_recovery_of=slowest[1],
+                 last_receiver_complete_s=caught_up[0], last_silent_complete_s=caught_up[1],
                  kills=len(world.killed), kills_by_target=dict(collections.Counter(world.killed.values())), faults=dict(nem.done))
         report(found, n)
         if options.json:

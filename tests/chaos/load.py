@@ -57,6 +57,7 @@ class Load(Chat):
             specs.append(dict(spec, kind="receiver", client=f"{u}:r", acks=i % 2 == 0))
             specs.append(dict(spec, kind="sender", client=f"{u}:s", to=to, qos=(1,) * 9 + (2,), anon=False, rate=rate, window=14, denied=0.0))
         self.conversations = {canonical(s["user"], a) for s in specs for a in s.get("to", ())}
+        self.receivers = {s["client"]: s for s in specs if s["kind"] == "receiver"}
         self.plan = {"seed": rng.random(), "folder": str(self.histories), "actors": specs, "visitors": []}
 
     def start(self):

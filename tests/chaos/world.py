@@ -23,6 +23,8 @@ HERE = pathlib.Path(__file__).resolve().parent
 FAKETIME = ("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1", "/usr/lib/aarch64-linux-gnu/faketime/libfaketime.so.1")
 DISK = "600m"  # of the tmpfs for `diskfull`
 VISITORS = 8   # users of connection storms
+SETTLE_S = 35  # settle period of the actors' longest keepalive (links.py): 1.5 x 20 s + 5 s
+SILENT_BYTES, OVERHEAD = 64 << 20, 256  # im_silent_bytes, and what a message counts there beside its body (handover.c)
 EXIT = re.compile(r"evt=exit part=(\S+) pid=(\d+) how=\"([^\"]*)\"")
 
 
@@ -153,6 +155,7 @@ class World(Chat):
         # One whom nothing but the server's patience saves: it acks nothing, the broker keeps nothing for it, and its network loses packets.
         everybody.append(dict(self._spec("receiver", self.users[0], "q", 7), acks=False, clean=True))
         everybody += [self._sender(i) for i in range(self.options.senders)]
+        self.receivers = {s["client"]: s for s in everybody if s["kind"] == "receiver"}
         for i, spec in enumerate(everybody):
             plans[i % 2]["actors"].append(spec)
         self.crowds = [Crowd(p) for p in plans]
