@@ -122,13 +122,19 @@ static void on_pace(void *arg)
 	(void)arg;
 }
 
+static void on_rest(void *arg)
+{
+	catchup_run(arg);
+}
+
 static bool timers_create(struct delivery *d)
 {
+	d->rest = im_timer_create(d->loop, on_rest, d);
 	d->pace = im_timer_create(d->loop, on_pace, d);
 	d->tick = im_timer_create(d->loop, on_tick, d);
 	d->flush = im_timer_create(d->loop, on_flush, d);
 	d->sweep = im_timer_create(d->loop, expiry_sweep, d);
-	if (!d->pace || !d->tick || !d->flush || !d->sweep)
+	if (!d->rest || !d->pace || !d->tick || !d->flush || !d->sweep)
 		return false;
 	im_timer_start(d->tick, DELIVERY_TICK_MS, DELIVERY_TICK_MS);
 	im_timer_start(d->flush, DELIVERY_FLUSH_MS, DELIVERY_FLUSH_MS);
@@ -186,6 +192,7 @@ void delivery_destroy(struct delivery *d)
 	device_finish(d);
 	expiry_finish(d);
 	handover_finish(d);
+	im_timer_destroy(d->rest);
 	im_timer_destroy(d->pace);
 	im_timer_destroy(d->tick);
 	im_timer_destroy(d->flush);
@@ -284,6 +291,7 @@ static void message_to_pair(struct delivery *d, struct message *m, uint64_t send
 
 void delivery_message(struct delivery *d, struct message *m, uint64_t sender)
 {
+	d->live_at = delivery_now(d);
 	if (d->settings->read_on_send && *m->from)
 		receipt_sent(d, m->from, m->conv, m->seq);
 	if (im_conv_is_group(m->conv))

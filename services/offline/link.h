@@ -62,7 +62,7 @@ int64_t link_proven_ms(const struct link *l);
 void link_prove(struct link *l, int64_t at_ms);
 #ifndef LINK_WINDOW /* tests/sim */
 #define LINK_WINDOW (8u << 20)       /* of frames at the plugin; several turns of the broker's loop */
-#define LINK_CATCHUP (256u << 10)    /* above it nothing is read for catch-up: what is live must not stand behind others' history */
+#define LINK_CATCHUP (12u << 10)     /* above it nothing is read for catch-up: what is live must not stand behind others' history */
 #endif
 
 void link_kick(struct link *l, uint64_t session, const char *reason);

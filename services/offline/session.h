@@ -132,7 +132,7 @@ struct delivery {
 	struct store *store;
 	struct roster *roster;
 	struct link *link;
-	struct im_timer *tick, *flush, *sweep, *pace;
+	struct im_timer *tick, *flush, *sweep, *pace, *rest;
 	struct account *accounts;
 	struct session *sessions;
 	struct conversation *convs;
@@ -148,6 +148,9 @@ struct delivery {
 	struct catchup *run_first, *run_last; /* want to read a page, oldest first */
 	struct page *pages;       /* reads under way */
 	unsigned n_pages;
+	int64_t live_at;          /* the last new message */
+	int64_t turn_at, rest_until; /* of catch-up */
+	unsigned turn_messages;   /* read in this turn */
 	struct moves *moves;      /* cursor appends under way */
 	struct load *loads;       /* devices being read */
 	struct account *badges, *badges_last; /* to be computed, oldest first */

@@ -21,6 +21,7 @@ extern struct sim_limits sim_limits;
 
 /* services/offline */
 #define PAGE_MESSAGES sim_limits.page_messages
+#define PAGE_BESIDE ((sim_limits.page_messages + 1) / 2)
 #define PAGE_BYTES sim_limits.page_bytes
 #define PAGES sim_limits.pages
 #define KEPT_MESSAGES 8u

@@ -546,6 +546,39 @@ static void full_link_pauses_catch_up_but_not_live(void **state)
 	assert_string_equal(got(2, "u/alice"), "1 2");
 }
 
+/* Milliseconds until a first device has all 500 messages of alice, if every answer of the store takes one. */
+static unsigned catch_up_ms(uint64_t handle, const char *user, const char *client_id, bool beside_others)
+{
+	unsigned ms = 0;
+	char conv[32];
+
+	(void)snprintf(conv, sizeof conv, "u/alice:%s", user);
+	for (unsigned i = 0; i < 500; i++)
+		world_say(conv, "alice", "alice:phone", 0, "history");
+	world_pass_ms(1000);
+	world_connect(handle, user, client_id, IM_CODEC_JSON, ALL);
+	for (; world_count(handle, "im/v1/in/msg/u/alice", 0) < 500; ms++) {
+		assert_in_range(ms, 0, 1000);
+		if (beside_others)
+			world_say("u/bob:dave", "dave", "dave:pc", 0, "others talk");
+		world_pass_ms(1);
+		(void)world_step();
+	}
+	return ms;
+}
+
+static void history_rests_only_beside_those_who_talk(void **state)
+{
+	unsigned alone, beside;
+
+	(void)state;
+	world_user("dave");
+	alone = catch_up_ms(1, "bob", "bob:pc", false);
+	world_settle();
+	beside = catch_up_ms(2, "carol", "carol:pc", true);
+	assert_in_range(beside, alone + 40, alone + 150); /* sixteen turns: a rest of some milliseconds behind each, and never a stop */
+}
+
 static void failed_reads_are_tried_again(void **state)
 {
 	(void)state;
@@ -707,6 +740,7 @@ int main(void)
 		T(who_does_not_read_gets_no_new_budget_and_settles_nothing),
 		T(who_is_behind_from_the_start_gets_nothing_yet),
 		T(full_link_pauses_catch_up_but_not_live),
+		T(history_rests_only_beside_those_who_talk),
 		T(failed_reads_are_tried_again),
 		T(a_thousand_members_cost_one_encoding),
 		T(codecs_get_their_own_form),
