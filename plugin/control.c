@@ -47,5 +47,6 @@ void control_message(struct plugin *p, const struct mosquitto *context, const ch
 		answer_error(s, "unavailable: the message service is not connected; try again");
 		return;
 	}
-	link_control(p->link, s, payload, len);
+	if (!link_control(p->link, s, payload, len))
+		answer_error(s, "unavailable: the message service does not keep up with what it is asked; try again");
 }

@@ -258,14 +258,14 @@ void link_closed(struct link *l, uint64_t handle)
 	add_part(l, &part);
 }
 
-void link_control(struct link *l, const struct session *asker, const void *json, size_t len)
+bool link_control(struct link *l, const struct session *asker, const void *json, size_t len)
 {
 	Im__Bus__FromPlugin part = IM__BUS__FROM_PLUGIN__INIT;
 	Im__Bus__Control control = IM__BUS__CONTROL__INIT, *list[] = {&control};
 
 	if (!has_room(l, len)) {
-		im_log(IM_LOG_WARNING, "evt=control_dropped client=%s note=\"the message service is not there or not keeping up\"", asker->client_id);
-		return;
+		im_log(IM_LOG_WARNING, "evt=control_refused client=%s note=\"the message service is not there or not keeping up\"", asker->client_id);
+		return false;
 	}
 	control.session = asker->handle;
 	control.client_id = (char *)(uintptr_t)asker->client_id; /* only read */
@@ -275,6 +275,7 @@ void link_control(struct link *l, const struct session *asker, const void *json,
 	part.n_control = 1;
 	l->unheard += len;
 	add_part(l, &part);
+	return true;
 }
 
 void link_signal(struct link *l, const struct session *from, const char *conv, size_t conv_len, const void *payload, size_t len)

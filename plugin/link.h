@@ -31,7 +31,8 @@ void link_session(struct link *l, const struct session *s);        /* new, or it
 void link_closed(struct link *l, uint64_t handle);
 /* While its stored session is resumed: `len` bytes more wait for it in the broker. */
 void link_resumed(struct link *l, struct session *s, size_t len);
-void link_control(struct link *l, const struct session *asker, const void *json, size_t len);
+/* False: the service is not there, or has not kept up with what it was asked; the asker is to be told. */
+bool link_control(struct link *l, const struct session *asker, const void *json, size_t len);
 void link_signal(struct link *l, const struct session *from, const char *conv, size_t conv_len, const void *payload, size_t len);
 void link_frame(struct link *l, const void *frame, size_t len);    /* MESSAGE on $im/out: copied, worked off in tick */
 void link_tick(struct link *l);

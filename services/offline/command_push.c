@@ -271,9 +271,14 @@ void command_push_why(struct call *call)
 
 static void add_feed(void *arg, const struct push_feed_info *f)
 {
-	json_array_append_new(arg, json_pack("{s:s,s:s,s:I,s:I,s:I,s:I}", "provider", f->provider, "bridge",
+	json_t *decided = json_object();
+
+	for (size_t i = 0; i < f->n_decided; i++)
+		json_object_set_new(decided, f->decided[i].reason, json_integer((json_int_t)f->decided[i].n));
+	json_array_append_new(arg, json_pack("{s:s,s:s,s:I,s:I,s:I,s:I,s:o}", "provider", f->provider, "bridge",
 					     !f->up ? "down" : f->full ? "full" : "up", "position", (json_int_t)f->row, "jobs",
-					     (json_int_t)f->jobs, "unconfirmed_frames", (json_int_t)f->unconfirmed, "grace", (json_int_t)f->waiting));
+					     (json_int_t)f->jobs, "unconfirmed_frames", (json_int_t)f->unconfirmed, "grace", (json_int_t)f->waiting,
+					     "decided", decided));
 }
 
 static void on_stats(void *arg, const char *answer)

@@ -157,7 +157,7 @@ enum im_status push_test(struct push *p, const struct push_device *d)
 void push_each_feed(const struct push *p, push_feed_fn *fn, void *arg)
 {
 	for (const struct push_feed *f = p->feeds; f; f = f->next) {
-		struct push_feed_info info = { f->provider, f->up, f->full, f->saved, f->jobs, f->n_frames, f->n_waits };
+		struct push_feed_info info = { f->provider, f->up, f->full, f->saved, f->jobs, f->n_frames, f->n_waits, f->decided, f->n_decided };
 
 		fn(arg, &info);
 	}

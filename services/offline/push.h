@@ -40,6 +40,8 @@ struct push_feed_info {
 	uint64_t row;            /* all before it is with the bridge */
 	uint64_t jobs;           /* made since the start */
 	size_t unconfirmed, waiting;
+	const struct push_count { const char *reason; uint64_t n; } *decided; /* words of push_decide, of new messages since the start */
+	size_t n_decided;
 };
 typedef void push_feed_fn(void *arg, const struct push_feed_info *f);
 void push_each_feed(const struct push *p, push_feed_fn *fn, void *arg);

@@ -233,6 +233,19 @@ static bool wait_for(struct push_feed *f, const struct push_device *d, struct me
 	return true;
 }
 
+static void count(struct push_feed *f, const char *reason)
+{
+	size_t i = 0;
+
+	while (i < f->n_decided && strcmp(f->decided[i].reason, reason) != 0)
+		i++;
+	if (i == PUSH_REASONS)
+		return;
+	if (i == f->n_decided)
+		f->decided[f->n_decided++].reason = reason;
+	f->decided[i].n++;
+}
+
 /* false: out of memory, nothing was done. waited: its grace is over, whatever the clock says. */
 static bool consider(struct push_feed *f, const struct push_device *d, struct message *m, uint64_t row, bool waited)
 {
@@ -243,6 +256,7 @@ static bool consider(struct push_feed *f, const struct push_device *d, struct me
 	if (waited)
 		facts.grace_ms = 0;
 	v = push_decide(&facts);
+	count(f, v.reason);
 	switch (v.what) {
 	case PUSH_WAIT:
 		return wait_for(f, d, m, row, v.until_ms);

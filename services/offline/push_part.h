@@ -8,6 +8,7 @@
 
 #define PUSH_CLOCK_MS 60000  /* a moment further ahead than this was written before the clock was set back */
 #define PUSH_ICON_KEY "b/"   /* of the store's rows */
+#define PUSH_REASONS 24      /* words of push_decide: there are fewer */
 #define PUSH_ACTIVE_MS 30000 /* head start of a device that is in use, before the others ring */
 
 struct push_feed;
@@ -57,6 +58,8 @@ struct push_feed {
 	int64_t saved_ms;
 	uint64_t frames;             /* sent, with jobs */
 	uint64_t jobs;
+	struct push_count decided[PUSH_REASONS];
+	size_t n_decided;
 	struct push_frame *first, **last; /* sent and not confirmed, oldest first */
 	size_t n_frames;
 	struct push_wait *waits, **waits_last; /* grace; oldest first */

@@ -354,5 +354,5 @@ def test_imctl_explains(im, bridge):
     assert bridge.job().kind == pb.KIND_TEST
     stats = json.loads(im.imctl("push", "stats", "--json").stdout)
     honor = next(f for f in stats["feeds"] if f["provider"] == "honor")
-    assert honor["bridge"] == "up" and honor["jobs"] >= 2
+    assert honor["bridge"] == "up" and honor["jobs"] >= 2 and honor["decided"]["send"] >= 1
     unregister(im, "alice:phone")

@@ -435,7 +435,7 @@ void plugin_control(const char *json)
 {
 	static const struct session imctl = {.service = true, .client_id = "$im-ctl-1", .user = "$im"};
 
-	plugin_link_control(bus_end, &imctl, json, strlen(json));
+	(void)plugin_link_control(bus_end, &imctl, json, strlen(json));
 }
 
 void plugin_each_epoch(void (*fn)(uint64_t epoch, uint64_t begins))

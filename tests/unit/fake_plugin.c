@@ -177,10 +177,11 @@ void link_frame(struct link *l, const void *frame, size_t len)
 	fake.n_frames++;
 }
 
-void link_control(struct link *l, const struct session *asker, const void *json, size_t len)
+bool link_control(struct link *l, const struct session *asker, const void *json, size_t len)
 {
 	(void)l, (void)asker, (void)json, (void)len;
 	fake.n_control++;
+	return !fake.link_full;
 }
 
 void link_stats(const struct link *l, struct link_stats *out)

@@ -29,7 +29,7 @@ struct fake {
 	unsigned n_sessions, n_closed, n_signals, n_frames, n_control;
 	uint64_t last_closed;
 	size_t resumed;          /* bytes that link_resumed was told */
-	bool link_up;
+	bool link_up, link_full;
 	void (*during_kick)(void); /* what the broker asks before the connection ends */
 	const struct mosquitto *disconnect_on_kick; /* the broker calls DISCONNECT inside the kick */
 };

@@ -580,7 +580,7 @@ static void closed_control_signal_and_answer_travel(void **state)
 	link_closed(f->l, 8);
 	link_session(f->l, &g.sessions[0]);
 	link_session(f->l, &g.sessions[0]);
-	link_control(f->l, &g.sessions[0], "{}", 2);
+	assert_true(link_control(f->l, &g.sessions[0], "{}", 2));
 	link_signal(f->l, &g.sessions[1], "u/bobby", 5, "t", 1);
 	q.id = 5;
 	q.json = (char *)(uintptr_t)"1";
@@ -624,7 +624,9 @@ static void a_service_that_is_not_heard_gets_only_so_many_signals(void **state)
 		forget_sent();
 	}
 	assert_in_range(bytes, 7 << 20, 9 << 20);
+	assert_false(link_control(f->l, &g.sessions[0], "{}", 2)); /* whoever asks is told */
 	confirm(f, 1, 0); /* it is back */
+	assert_true(link_control(f->l, &g.sessions[0], "{}", 2));
 	before = g.n_frames;
 	link_signal(f->l, &g.sessions[0], "u/bob", 5, payload, sizeof(payload));
 	link_tick(f->l);

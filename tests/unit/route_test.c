@@ -626,6 +626,10 @@ static void commands_are_for_admins_and_need_the_service(void **state)
 	assert_int_equal(fake.n_control, 1);
 	control_message(&fake.p, ctx(&bob), "$CONTROL/im/v1", "{}", IM_REQUEST_MAX + 1);
 	assert_int_equal(fake.n_control, 1);
+	assert_non_null(strstr(fake.sent[2].payload, "too_big"));
+	fake.link_full = true;
+	control_message(&fake.p, ctx(&bob), "$CONTROL/im/v1", "{}", 2);
+	assert_non_null(strstr(fake.sent[3].payload, "does not keep up"));
 }
 
 static void why_says_what_the_real_path_would(void **state)
