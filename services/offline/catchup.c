@@ -116,11 +116,34 @@ static void kept_clear(struct catchup *c)
 	c->kept_bytes = 0;
 }
 
-/* Sent by this very connection while its acks were handed. In doubt (the same millisecond): no, and it is sent. */
+void catchup_acked(struct session *s, const struct message *m)
+{
+	struct own_acked *o = s->own_acked;
+
+	if (s->state == SESSION_LIVE || (o && o->n == OWN_ACKED_MOST))
+		return;
+	if (!o)
+		o = s->own_acked = calloc(1, sizeof *o);
+	if (o)
+		memcpy(o->msgids[o->n++], m->msgid, sizeof m->msgid);
+}
+
+static bool remembered(const struct own_acked *o, const struct message *m)
+{
+	for (unsigned i = 0; o && i < o->n; i++)
+		if (strcmp(o->msgids[i], m->msgid) == 0)
+			return true;
+	return false;
+}
+
+/*
+ * Sent by this very connection, and its ack was handed to it: remembered, or accepted after the session's acks were known here.
+ * Many clients send as soon as they have subscribed, before this process knows of it; in doubt: no, and it is sent.
+ */
 static bool own_acked(const struct session *s, const struct message *m)
 {
-	return s->acks_since_ms && m->ts > s->acks_since_ms && strcmp(m->client_id, s->client_id) == 0 &&
-	       strcmp(m->from, s->account->name) == 0;
+	return s->acks_since_ms && strcmp(m->client_id, s->client_id) == 0 && strcmp(m->from, s->account->name) == 0 &&
+	       (m->ts > s->acks_since_ms || remembered(s->own_acked, m));
 }
 
 /* ---- beginning */
@@ -347,6 +370,8 @@ static void go_live(struct delivery *d, struct session *s)
 	run_remove(d, s->catchup);
 	free(s->catchup);
 	s->catchup = NULL;
+	free(s->own_acked);
+	s->own_acked = NULL;
 	s->state = SESSION_LIVE;
 }
 

@@ -327,6 +327,7 @@ void delivery_ack(struct delivery *d, uint64_t session, struct message *m, bool 
 		s->acks = p;
 	}
 	d->acks_count++;
+	catchup_acked(s, m);
 	p->all[p->n].m = message_ref(m);
 	p->all[p->n++].dup = dup;
 }

@@ -377,6 +377,7 @@ static void session_remove(struct delivery *d, struct session *s)
 		link = &(*link)->next;
 	*link = s->next;
 	HASH_DEL(d->sessions, s);
+	free(s->own_acked);
 	free(s->filters);
 	free(s);
 	account_release(d, a);

@@ -72,6 +72,13 @@ struct device {
 	char client_id[];
 };
 
+/* Own messages whose acks were handed to a session that was not live yet: they do not come to it as `sent` too. */
+#define OWN_ACKED_MOST 64u /* of more it is known by their time */
+struct own_acked {
+	unsigned n;
+	char msgids[OWN_ACKED_MOST][IM_MSGID_LEN + 1];
+};
+
 enum session_state {
 	SESSION_QUIET,    /* no inbox filter yet: nothing is handed */
 	SESSION_LOADING,  /* its device is being read */
@@ -91,6 +98,7 @@ struct session {
 	struct owed *owed;        /* refusals handed or to be handed */
 	struct session *ack_next; /* acks wait for the end of the turn, or a little longer */
 	struct pending_acks *acks;
+	struct own_acked *own_acked; /* NULL: none, or the session is live */
 	int64_t acks_at;          /* when their last packet left */
 	struct page *page;        /* a read of history under way */
 	const char *client_id, *address;
@@ -237,6 +245,7 @@ void catchup_filters(struct delivery *d, struct session *s); /* of a loaded sess
 void catchup_behind(struct delivery *d, struct session *s, struct reader *r, bool announce);
 void catchup_keep(struct delivery *d, struct session *s, struct reader *r, struct message *m);
 void catchup_repeat(struct delivery *d, struct session *s, struct reader *r);
+void catchup_acked(struct session *s, const struct message *m); /* of m, sent by this session */
 void catchup_wake(struct delivery *d, struct session *s);    /* window or budget has room again */
 void catchup_run(struct delivery *d);
 void catchup_stop(struct delivery *d, struct session *s);    /* the session is going */

@@ -216,6 +216,25 @@ static void an_own_ack_comes_before_the_next_message(void **state)
 	assert_true(ack < next);
 }
 
+/* Many send as soon as they have subscribed, while their device is still being read: whose ack was handed does not come as `sent`. */
+static void an_own_message_acked_before_the_session_is_live_is_not_sent_too(void **state)
+{
+	(void)state;
+	world_connect(1, "alice", "alice:phone", IM_CODEC_JSON, ALL);
+	for (unsigned i = 0; i < 3; i++)
+		world_say(AB, "alice", "alice:phone", 1, "first words");
+	world_say(AB, "bob", "bob:pc", 0, "hello");
+	world_settle();
+	assert_int_equal(world_count(1, "im/v1/in/ack", 0) > 0, 1);
+	assert_int_equal(world_count(1, "im/v1/in/sent/", 0), 0);
+	assert_int_equal(world_count(1, "im/v1/in/msg/u/bob", 0), 1);
+	delivery_closed(world.delivery, 1); /* the acks had no time to settle */
+	world_settle();
+	world_connect(2, "alice", "alice:phone", IM_CODEC_JSON, ALL);
+	world_settle();
+	assert_int_equal(world_count(2, "im/v1/in/sent/u/bob", 0), 3);
+}
+
 static void sender_without_ack_filter_gets_sent(void **state)
 {
 	(void)state;
@@ -725,6 +744,7 @@ int main(void)
 		T(takeover_gives_the_device_to_the_newer_session),
 		T(sender_gets_ack_here_and_sent_elsewhere),
 		T(an_own_ack_comes_before_the_next_message),
+		T(an_own_message_acked_before_the_session_is_live_is_not_sent_too),
 		T(sender_without_ack_filter_gets_sent),
 		T(filters_decide_and_unmatched_conversations_wait),
 		T(nothing_is_handed_without_an_inbox_filter),
