@@ -4,9 +4,9 @@
 #include "base/log.h"
 #include "store_rows.h"
 
-#include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/resource.h>
 #include <time.h>
 
@@ -114,7 +114,7 @@ static void checkpoint_if_due(struct store_index *ix)
 		im_log(IM_LOG_WARNING, "evt=checkpoint_failed error=\"%s\" instead=\"the log is kept\"", err.text);
 }
 
-/* Waits until `until_ms` or the stop; with `more`, until there is a full batch. Mutex held. */
+/* Waits until `until_ms` or the stop; with `full_batch`, until there is one. Mutex held. */
 static void wait_until(struct store_index *ix, int64_t until_ms, bool full_batch)
 {
 	for (;;) {
